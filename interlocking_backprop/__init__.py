@@ -1,0 +1,39 @@
+"""Train networks cut by depth over several accelerators, and choose for every component which loss trains it."""
+
+from interlocking_backprop.build import (
+    build_e2e_model,
+    build_local_model,
+    build_model,
+    build_nwise_model,
+    build_pairwise_model,
+)
+from interlocking_backprop.component import Component
+from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.schedule.action import Action
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.validate import ScheduleError, validate
+from interlocking_backprop.scheme import Scheme, deep_supervision, e2e, local, nwise, pairwise
+from interlocking_backprop.scheme_text import parse_scheme
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action",
+    "Component",
+    "InterlockingBackpropModel",
+    "Schedule",
+    "ScheduleError",
+    "Scheme",
+    "build_e2e_model",
+    "build_local_model",
+    "build_model",
+    "build_nwise_model",
+    "build_pairwise_model",
+    "deep_supervision",
+    "e2e",
+    "local",
+    "nwise",
+    "pairwise",
+    "parse_scheme",
+    "validate",
+]

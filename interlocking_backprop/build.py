@@ -1,0 +1,175 @@
+"""The constructors: from nets, a scheme and an optimizer to a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from interlocking_backprop.component import Component, LRSchedulerConstructor, OptimizerConstructor
+from interlocking_backprop.losses import Loss, LossFunction
+from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.scheme import Scheme, e2e, local, nwise, pairwise
+
+
+def build_model(
+    main_nets: Sequence[nn.Module],
+    aux_nets: Sequence[nn.Module | None],
+    scheme: Scheme,
+    optimizer_constructor: OptimizerConstructor,
+    loss_function: LossFunction,
+    lr_scheduler_constructor: LRSchedulerConstructor | None = None,
+    *,
+    n_microbatches: int = 1,
+    aux_loss_function: LossFunction | None = None,
+    aux_optimizer_constructor: OptimizerConstructor | None = None,
+    aux_lr_factor: float = 1.0,
+    max_grad_norm: float | None = None,
+    seed: int | None = None,
+) -> InterlockingBackpropModel:
+    """Builds a model that trains each component by the losses that the scheme gives it.
+
+    Args:
+        main_nets: the components, in the order of depth; each takes the output of the one before.
+        aux_nets: K - 1 heads; head i takes the output of component i. None where neither the scheme nor you need one. A
+            head that the scheme does not use is trained all the same, as a probe.
+        scheme: which loss trains which component.
+        optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure.
+        loss_function: ``loss(output, target)``, a mean over the samples.
+        lr_scheduler_constructor: ``optimizer -> scheduler or None``.
+        n_microbatches: M, into how many parts a batch is cut. The gradient is that of the whole batch whatever M is
+            (BatchNorm statistics are per micro-batch, as in every pipeline).
+        aux_loss_function: the loss of the auxiliary nets, by default the same function; see `losses` for what it may
+            ask for.
+        aux_optimizer_constructor: optimizer of the auxiliary nets, if they get one of their own.
+        aux_lr_factor: multiplies the auxiliary nets' learning rate. Under Adam heads need more than the rest
+            (docs/schemes.md).
+        max_grad_norm: clips each component's gradient, and each head's, to this 2-norm.
+        seed: of the random numbers in training steps (dropout); by default torch's initial seed.
+
+    Raises:
+        ValueError: if an argument does not fit, with the remedy.
+    """
+    main_nets, aux_nets = list(main_nets), list(aux_nets)
+    _check_nets(main_nets, aux_nets)
+    if isinstance(n_microbatches, bool) or not isinstance(n_microbatches, int) or n_microbatches < 1:
+        raise ValueError(f"n_microbatches is {n_microbatches!r}; expected a whole number of at least 1.")
+    for name, value in (("aux_lr_factor", aux_lr_factor), ("max_grad_norm", max_grad_norm)):
+        if value is not None and not (0 < value < math.inf):
+            raise ValueError(f"{name} is {value!r}; expected a positive number.")
+    components = [
+        Component(
+            main_net,
+            aux_net,
+            optimizer_constructor,
+            lr_scheduler_constructor,
+            aux_optimizer_constructor=aux_optimizer_constructor,
+            aux_lr_factor=aux_lr_factor,
+            max_grad_norm=max_grad_norm,
+        )
+        for main_net, aux_net in zip(main_nets, [*aux_nets, None], strict=True)
+    ]
+    aux_loss = Loss(aux_loss_function or loss_function)
+    losses = [aux_loss] * len(aux_nets) + [Loss(loss_function)]
+    seed = torch.initial_seed() if seed is None else seed
+    return InterlockingBackpropModel(components, scheme, losses, n_microbatches, seed)
+
+
+def build_e2e_model(
+    main_nets: Sequence[nn.Module],
+    optimizer_constructor: OptimizerConstructor,
+    lr_scheduler_constructor: LRSchedulerConstructor | None,
+    loss_function: LossFunction,
+    **options: Any,
+) -> InterlockingBackpropModel:
+    """End-to-end backpropagation; ``options`` are those of `build_model`."""
+    main_nets = list(main_nets)
+    aux_nets = [None] * max(len(main_nets) - 1, 0)
+    scheme = e2e(_count(main_nets))
+    return build_model(
+        main_nets, aux_nets, scheme, optimizer_constructor, loss_function, lr_scheduler_constructor, **options
+    )
+
+
+def build_local_model(
+    main_nets: Sequence[nn.Module],
+    aux_nets: Sequence[nn.Module | None],
+    optimizer_constructor: OptimizerConstructor,
+    lr_scheduler_constructor: LRSchedulerConstructor | None,
+    loss_function: LossFunction,
+    **options: Any,
+) -> InterlockingBackpropModel:
+    """Local learning: each component by its own head; ``options`` are those of `build_model`."""
+    scheme = local(_count(main_nets))
+    return build_model(
+        main_nets, aux_nets, scheme, optimizer_constructor, loss_function, lr_scheduler_constructor, **options
+    )
+
+
+def build_pairwise_model(
+    main_nets: Sequence[nn.Module],
+    aux_nets: Sequence[nn.Module | None],
+    optimizer_constructor: OptimizerConstructor,
+    lr_scheduler_constructor: LRSchedulerConstructor | None,
+    loss_function: LossFunction,
+    **options: Any,
+) -> InterlockingBackpropModel:
+    """Pairwise: each component by the next one's head; ``options`` are those of `build_model`."""
+    scheme = pairwise(_count(main_nets))
+    return build_model(
+        main_nets, aux_nets, scheme, optimizer_constructor, loss_function, lr_scheduler_constructor, **options
+    )
+
+
+def build_nwise_model(
+    main_nets: Sequence[nn.Module],
+    aux_nets: Sequence[nn.Module | None],
+    optimizer_constructor: OptimizerConstructor,
+    lr_scheduler_constructor: LRSchedulerConstructor | None,
+    loss_function: LossFunction,
+    nwise_communication_distance: int,
+    **options: Any,
+) -> InterlockingBackpropModel:
+    """N-wise: each component by the head N - 1 components further on; ``options`` are those of `build_model`.
+
+    Args:
+        nwise_communication_distance: N - 1. 0 is local learning, 1 pairwise.
+    """
+    distance = nwise_communication_distance
+    if isinstance(distance, bool) or not isinstance(distance, int) or distance < 0:
+        raise ValueError(f"nwise_communication_distance is {distance!r}; expected N - 1, a whole number of at least 0.")
+    scheme = nwise(_count(main_nets), distance + 1)
+    return build_model(
+        main_nets, aux_nets, scheme, optimizer_constructor, loss_function, lr_scheduler_constructor, **options
+    )
+
+
+def _count(main_nets: Sequence[nn.Module]) -> int:
+    if len(main_nets) == 0:
+        raise ValueError("main_nets is empty; expected at least one component.")
+    return len(main_nets)
+
+
+def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) -> None:
+    k = _count(main_nets)
+    if len(aux_nets) != k - 1:
+        raise ValueError(
+            f"aux_nets has {len(aux_nets)} entries for {k} components; expected {k - 1}, one for every component "
+            "but the last (None where no head is needed)."
+        )
+    named = [(f"main net {i}", net) for i, net in enumerate(main_nets)]
+    named += [(f"auxiliary net {i}", net) for i, net in enumerate(aux_nets) if net is not None]
+    owners: dict[nn.Parameter, str] = {}
+    for name, net in named:
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"{name} is {net!r}; expected a torch.nn.Module.")
+        for parameter_name, parameter in net.named_parameters():
+            if parameter in owners:
+                raise ValueError(
+                    f"parameter {parameter_name!r} of {name} belongs to {owners[parameter]} too; expected every "
+                    "parameter in one net (copy it, or keep what shares it in one component)."
+                )
+            owners[parameter] = name

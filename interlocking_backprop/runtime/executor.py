@@ -1,0 +1,176 @@
+"""Carries out the actions of a schedule, in their order and no other."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from interlocking_backprop.component import Component
+from interlocking_backprop.losses import Loss
+from interlocking_backprop.runtime.graph import Gradient, Graph, loss_backward
+from interlocking_backprop.runtime.randomness import preserved, seed_device
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
+
+
+class Packet(NamedTuple):
+    """What travels up from component to component with each micro-batch.
+
+    Attributes:
+        activation: the input of the next component.
+        target: what the losses above compare with.
+        network_input: x_0, where a loss above asks for it; else None.
+    """
+
+    activation: Tree
+    target: Tree
+    network_input: Tree
+
+
+@dataclass
+class Step:
+    """One training step: what goes in, and the losses that come out.
+
+    Attributes:
+        seed: the model's; with the number of the step it keys the random numbers.
+        number: how many steps came before.
+        packets: for each micro-batch what component 0 receives.
+        weights: for each micro-batch its share of the batch; they sum to 1.
+        losses: for each component that computes a loss its mean over the batch, detached.
+    """
+
+    seed: int
+    number: int
+    packets: Sequence[Packet]
+    weights: Sequence[float]
+    losses: dict[int, Tensor] = field(default_factory=dict)
+
+
+class Executor:
+    """Carries out one rank's actions of a schedule.
+
+    Args:
+        schedule: validated.
+        rank: whose actions.
+        components: those of the rank, by index.
+        devices: for each of them where it computes.
+        losses: the loss of each component of the model.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        rank: int,
+        components: Mapping[int, Component],
+        devices: Mapping[int, torch.device],
+        losses: Sequence[Loss],
+    ) -> None:
+        self._actions = schedule.actions[rank]
+        self._work = schedule.workload.components
+        self._components = components
+        self._devices = devices
+        self._losses = losses
+        # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
+        self._n_passes = Counter(a.component for a in self._actions if a.kind in _PASSES and a.microbatch == 0)
+        # What is at hand, by component and micro-batch: inputs, graphs, targets of losses to come, credit from above.
+        self._packets: dict[tuple[int, int], Packet] = {}
+        self._graphs: dict[tuple[int, int], Graph] = {}
+        self._losses_due: dict[tuple[int, int], Packet] = {}
+        self._credit: defaultdict[tuple[int, int], dict[int, Gradient]] = defaultdict(dict)
+        self._handlers = {
+            Kind.FORWARD: self._forward,
+            Kind.LOSS: self._loss,
+            Kind.BACKWARD_INPUT: self._backward,
+            Kind.BACKWARD_WEIGHT: self._backward,
+            Kind.FULL_BACKWARD: self._backward,
+            Kind.UPDATE: self._update,
+        }
+
+    def run(self, step: Step) -> None:
+        """Carries out a step and fills in its losses.
+
+        An exception from a module, a loss or an optimizer passes through as it is. What the step had accumulated is
+        dropped then; components that were updated before it stay updated.
+        """
+        self._packets.update({(0, m): packet for m, packet in enumerate(step.packets)})
+        try:
+            with torch.enable_grad(), preserved(set(self._devices.values())):
+                for action in self._actions:
+                    self._handlers[action.kind](action, step)
+        except BaseException:
+            for component in self._components.values():
+                component.free_gradients()
+            raise
+        finally:
+            for state in (self._packets, self._graphs, self._losses_due, self._credit):
+                state.clear()
+
+    def _forward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        work, n_passes = self._work[i], self._n_passes[i]
+        packet = to_device(self._packets.pop((i, m)), self._devices[i])
+        inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
+        versions = [t._version for t in tensors(inputs)]
+        seed_device(self._devices[i], step.seed, step.number, "F", i, m)
+        with torch.set_grad_enabled(n_passes > 0):
+            outputs = self._components[i].main_net(inputs)
+        if i > 0 and versions != [t._version for t in tensors(inputs)]:
+            raise ValueError(
+                f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; "
+                "make its first operation out of place, e.g. ReLU(inplace=False)."
+            )
+        if n_passes or work.computes_loss:
+            self._graphs[i, m] = Graph(i, inputs, outputs, n_passes)
+        if work.computes_loss:
+            self._losses_due[i, m] = packet
+        if i + 1 < len(self._work):
+            self._packets[i + 1, m] = packet._replace(activation=detached(outputs))
+
+    def _loss(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        component, graph, packet = self._components[i], self._graphs[i, m], self._losses_due.pop((i, m))
+        exit_input = (
+            detached(graph.outputs) if self._work[i].uses_loss_gradient else map_tensors(Tensor.detach, graph.outputs)
+        )
+        seed_device(self._devices[i], step.seed, step.number, "L", i, m)
+        output = exit_input if component.aux_net is None else component.aux_net(exit_input)
+        loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
+        leaves = [t for t in tensors(exit_input) if t.requires_grad]
+        graph.loss_gradient = loss_backward(loss, step.weights[m], leaves, component.aux_parameters())
+        weighted = loss.detach() * step.weights[m]
+        step.losses[i] = step.losses[i] + weighted if m else weighted
+        self._retire(i, m)
+
+    def _backward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        work, graph = self._work[i], self._graphs[i, m]
+        done = work.weight_pass if action.stream is None else work.input_pass(action.stream)
+        assert done is not None
+        gradient = graph.gradient(done.source, self._credit[i + 1, m])
+        input_gradient = graph.backward(action.kind, gradient, self._components[i].main_parameters())
+        if action.stream is not None:
+            self._credit[i, m][action.stream] = input_gradient
+        self._retire(i, m)
+
+    def _update(self, action: Action, step: Step) -> None:
+        self._components[action.component].update()
+
+    def _retire(self, i: int, m: int) -> None:
+        """Lets go of a graph that has served everybody, and of the credit that it used."""
+        if self._graphs[i, m].is_used_up and (i, m) not in self._losses_due:
+            del self._graphs[i, m]
+            self._credit.pop((i + 1, m), None)
+
+
+_PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+
+
+def _place(action: Action) -> tuple[int, int]:
+    assert action.microbatch is not None
+    return action.component, action.microbatch

@@ -1,0 +1,97 @@
+"""What must have happened before an action can run: one place for the validator, the simulator and the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.streams import Pass, Workload
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """The actions of one step and the order that they force on one another.
+
+    Attributes:
+        workload: the scheme and the network.
+        n_microbatches: M.
+        placement: for each component its rank. Neighbours on one rank hand over without a message.
+        split: the components whose joint backward pass ``B`` is carried out as ``I`` and ``W``.
+    """
+
+    workload: Workload
+    n_microbatches: int
+    placement: tuple[int, ...]
+    split: frozenset[int] = frozenset()
+
+    def crosses(self, i: int) -> bool:
+        """Whether components i and i + 1 are on different ranks."""
+        return i + 1 < len(self.placement) and self.placement[i] != self.placement[i + 1]
+
+    def backward_pass(self, action: Action) -> Pass:
+        """The pass that an ``I``, ``W`` or ``B`` action carries out, wholly or in part."""
+        work = self.workload.components[action.component]
+        found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
+        assert found is not None
+        return found
+
+    def owed(self) -> Iterator[Action]:
+        """All actions of a step, messages included, component by component."""
+        for i, work in enumerate(self.workload.components):
+            for m in range(self.n_microbatches):
+                yield from self.compute(i, m)
+                yield from self._messages(i, m)
+            if work.updates:
+                yield Action(i, Kind.UPDATE)
+
+    def compute(self, i: int, m: int) -> Iterator[Action]:
+        """What component i computes for micro-batch m."""
+        work = self.workload.components[i]
+        yield Action(i, Kind.FORWARD, m)
+        if work.computes_loss:
+            yield Action(i, Kind.LOSS, m)
+        for p in work.passes:
+            if p.kind == "B" and i in self.split:
+                yield Action(i, Kind.BACKWARD_INPUT, m, p.stream)
+                yield Action(i, Kind.BACKWARD_WEIGHT, m)
+            else:
+                yield Action(i, Kind(p.kind), m, p.stream)
+
+    def _messages(self, i: int, m: int) -> Iterator[Action]:
+        """The messages between components i and i + 1, both ends."""
+        if self.crosses(i):
+            yield Action(i, Kind.SEND_F, m)
+            yield Action(i + 1, Kind.RECV_F, m)
+            for s in range(len(self.workload.components[i + 1].streams)):
+                yield Action(i + 1, Kind.SEND_B, m, s)
+                yield Action(i, Kind.RECV_B, m, s)
+
+    def prerequisites(self, action: Action) -> list[Action]:
+        """The actions that must have ended before this one begins; a receive waits for its send."""
+        i, kind, m, s = action
+        if kind is Kind.FORWARD:
+            if i == 0:
+                return []
+            return [Action(i, Kind.RECV_F, m) if self.crosses(i - 1) else Action(i - 1, Kind.FORWARD, m)]
+        if kind in (Kind.LOSS, Kind.SEND_F):
+            return [Action(i, Kind.FORWARD, m)]
+        if kind is Kind.RECV_F:
+            return [Action(i - 1, Kind.SEND_F, m)]
+        if kind is Kind.RECV_B:
+            return [Action(i + 1, Kind.SEND_B, m, s)]
+        if kind is Kind.SEND_B:
+            assert s is not None
+            return [self._yields_stream(i, m, s)]
+        if kind is Kind.UPDATE:
+            return [a for m in range(self.n_microbatches) for a in self.compute(i, m)]
+        source = self.backward_pass(action).source
+        needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
+        for stream, _ in source.streams:
+            arrives = Action(i, Kind.RECV_B, m, stream)
+            needed.append(arrives if self.crosses(i) else self._yields_stream(i + 1, m, stream))
+        return needed
+
+    def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
+        joint = self.workload.components[i].input_pass(stream).kind == "B" and i not in self.split
+        return Action(i, Kind.FULL_BACKWARD if joint else Kind.BACKWARD_INPUT, m, stream)

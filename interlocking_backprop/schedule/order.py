@@ -1,0 +1,46 @@
+"""The order in which one process carries out a step: depth-first, so that little is alive at any time.
+
+Each backward pass runs as soon as the last loss that it needs has been computed, and a component's weights are updated
+as soon as its graphs have served everybody. For N-wise at most N components' graphs are alive; with one micro-batch
+one component's weight gradients:
+
+    3-wise, K = 5, one micro-batch (L, the losses, left out)
+      F0 F1 F2  I2 I1 W0 U0  F3  I3 I2 W1 U1  F4  B4 B3 W2 U2 U3 U4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.streams import Workload
+
+
+def depth_first(workload: Workload, n_microbatches: int = 1) -> Schedule:
+    """The schedule for one process that holds all components.
+
+    Args:
+        workload: the scheme and the network.
+        n_microbatches: M; micro-batches run one after another.
+    """
+    actions = [
+        action for m in range(n_microbatches) for action in _microbatch(workload, m, is_last=m == n_microbatches - 1)
+    ]
+    return Schedule(workload, n_microbatches, (0,) * workload.n_components, (tuple(actions),))
+
+
+def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:
+    components = workload.components
+    for front, work in enumerate(components):
+        yield Action(front, Kind.FORWARD, m)
+        if work.computes_loss:
+            yield Action(front, Kind.LOSS, m)
+        for i in range(front, -1, -1):
+            # The weight-gradient pass comes last, however early its loss, for it is what the update waits for.
+            end = max([i, *(p.last_loss for p in components[i].passes)])
+            for p in components[i].passes:
+                if front == (end if p.kind == "W" else p.last_loss):
+                    yield Action(i, Kind(p.kind), m, p.stream)
+            if is_last and front == end and components[i].updates:
+                yield Action(i, Kind.UPDATE)

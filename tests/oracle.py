@@ -1,0 +1,65 @@
+"""The oracle: gradients of the definition (docs/design.md, section 1), by autograd on the plain undetached graph."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from interlocking_backprop import Scheme
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def gradients(
+    main_nets: Sequence[nn.Module],
+    aux_nets: Sequence[nn.Module | None],
+    scheme: Scheme,
+    loss_function: LossFunction,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    key: tuple[int, int] = (0, 0),
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Per component the gradients of the main and of the auxiliary parameters.
+
+    Args:
+        batches: the micro-batches; losses are weighted by their shares.
+        key: (seed, step), which key the random numbers.
+    """
+    k = len(main_nets)
+    main = [[torch.zeros_like(p) for p in net.parameters()] for net in main_nets]
+    aux = [[torch.zeros_like(p) for p in net.parameters()] if net else [] for net in aux_nets] + [[]]
+    n_samples = sum(len(x) for x, _ in batches)
+    for m, (x, target) in enumerate(batches):
+        losses = []
+        y = x
+        for i, net in enumerate(main_nets):
+            _seed(*key, "F", i, m)
+            y = net(y)
+            head = aux_nets[i] if i < k - 1 else None
+            _seed(*key, "L", i, m)
+            if i == k - 1 or head is not None:
+                losses.append(loss_function(y if head is None else head(y), target) * (len(x) / n_samples))
+            else:
+                losses.append(None)
+        for i, net in enumerate(main_nets):
+            for j in range(i, k):
+                if scheme.matrix[i, j]:
+                    _accumulate(main[i], losses[j], list(net.parameters()), float(scheme.matrix[i, j]))
+        for i, head in enumerate(aux_nets):
+            if head is not None:
+                _accumulate(aux[i], losses[i], list(head.parameters()), 1.0)
+    return main, aux
+
+
+def _accumulate(totals: list[Tensor], loss: Tensor, parameters: list[nn.Parameter], coefficient: float) -> None:
+    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    for total, grad in zip(totals, grads, strict=True):
+        if grad is not None:
+            total += coefficient * grad
+
+
+def _seed(*key: int | str) -> None:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") & 0x7FFF_FFFF)
