@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from interlocking_backprop.tree import Tree, map_tensors, tensors
+from interlocking_backprop.tree import Tree, tensors
 
 
 def batch_size(inputs: Tree) -> int:
@@ -30,12 +31,24 @@ def batch_size(inputs: Tree) -> int:
 
 
 def split(tree: Tree, n_microbatches: int, size: int) -> list[Tree]:
-    """Cuts a batch of ``size`` samples into micro-batches that differ by at most one sample, the larger ones first."""
+    """Cuts a batch of ``size`` samples into micro-batches that differ by at most one sample, the larger ones first.
+
+    Raises:
+        ValueError: if a tensor has neither ``size`` samples along dimension 0, nor one that all share.
+    """
     if n_microbatches == 1:
         return [tree]
 
-    def part(t: Tensor, m: int) -> Tensor:
-        is_shared = t.dim() == 0 or (t.size(0) == 1 and size > 1)
-        return t if is_shared else t.tensor_split(n_microbatches)[m]
+    def parts(t: Tensor) -> tuple[Tensor, ...]:
+        if t.dim() == 0 or (t.size(0) == 1 and size > 1):
+            return (t,) * n_microbatches
+        if t.size(0) != size:
+            raise ValueError(
+                f"a tensor of the targets has shape {tuple(t.shape)}, the inputs have {size} samples; expected "
+                "dimension 0 to be the batch (or 1 for what all samples share)."
+            )
+        return t.tensor_split(n_microbatches)
 
-    return [map_tensors(lambda t, m=m: part(t, m), tree) for m in range(n_microbatches)]  # type: ignore[misc]
+    leaves, structure = pytree.tree_flatten(tree)
+    columns = [parts(leaf) if isinstance(leaf, Tensor) else (leaf,) * n_microbatches for leaf in leaves]
+    return [pytree.tree_unflatten([column[m] for column in columns], structure) for m in range(n_microbatches)]

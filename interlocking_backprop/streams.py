@@ -43,9 +43,6 @@ class Source:
     loss: float
     streams: tuple[tuple[int, float], ...]
 
-    def __bool__(self) -> bool:
-        return self.loss != 0 or bool(self.streams)
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -55,7 +52,7 @@ class Pass:
         kind: "I" yields the gradient of the inputs, "W" that of the weights, "B" both at once.
         stream: index of the stream that the input gradient is; None for "W".
         source: the gradient at the output that it starts from.
-        last_loss: the last loss that enters the source; the pass can run once that loss has been computed.
+        last_loss: the last loss that the source is made of; the pass can run once that loss has been computed.
     """
 
     kind: Literal["I", "W", "B"]
@@ -150,35 +147,35 @@ class Workload:
     def components(self) -> tuple[ComponentWork, ...]:
         """The work of each component."""
         k = self.n_components
-        bases = [_basis(self._tails(i), self._matrix[i, i:]) for i in range(k)] + [np.zeros((0, 0))]
-        return tuple(self._work(i, bases[i], bases[i + 1]) for i in range(k))
+        works: list[ComponentWork] = []
+        for i in reversed(range(k)):
+            streams = _basis(self._matrix[:i, i:], self._matrix[i, i:])
+            works.insert(0, self._work(i, streams, works[0] if works else None))
+        return tuple(works)
 
-    def _tails(self, i: int) -> Vector:
-        """The row tails ``C[k, i:]`` of the components below i, shape (i, K - i)."""
-        return self._matrix[:i, i:]
-
-    def _work(self, i: int, streams: Vector, received: Vector) -> ComponentWork:
-        def source(tail: Vector) -> Source:
-            coefficients = _coordinates(tail[1:], received)
-            return Source(float(tail[0]), tuple((s, float(c)) for s, c in enumerate(coefficients) if c != 0))
+    def _work(self, i: int, streams: Vector, above: ComponentWork | None) -> ComponentWork:
+        """The work of component i, which sends the streams and receives those of the component above."""
 
         def backward_pass(kind: Literal["I", "W", "B"], stream: int | None, tail: Vector) -> Pass:
-            used = source(tail)
-            ends = [i] if used.loss else []
-            ends += [i + 1 + int(np.flatnonzero(received[s])[-1]) for s, _ in used.streams]
-            return Pass(kind, stream, used, max(ends))
+            source = Source(float(tail[0]), ())
+            ends = [i] if source.loss else []
+            if above is not None:
+                received = np.array(above.streams).reshape(-1, len(tail) - 1)
+                used = [(s, float(c)) for s, c in enumerate(_coordinates(tail[1:], received)) if c != 0]
+                source = Source(source.loss, tuple(used))
+                ends += [above.input_pass(s).last_loss for s, _ in used]
+            return Pass(kind, stream, source, max(ends))
 
         own = self._matrix[i, i:]
         passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if not np.array_equal(v, own)]
         if own.any():
             joint = next((s for s, v in enumerate(streams) if np.array_equal(v, own)), None)
             passes.append(backward_pass("W" if joint is None else "B", joint, own))
-        is_last = i == self.n_components - 1
         return ComponentWork(
             streams=tuple(tuple(map(float, v)) for v in streams),
             passes=tuple(passes),
-            computes_loss=is_last or self.heads[i],
-            updates=bool(own.any()) or (self.heads[i] and not is_last),
+            computes_loss=above is None or self.heads[i],
+            updates=bool(own.any()) or (above is not None and self.heads[i]),
         )
 
 

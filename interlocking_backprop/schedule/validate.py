@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
@@ -117,11 +118,19 @@ def _check_progress(schedule: Schedule, dependencies: Dependencies) -> None:
                 done.add(actions[position[rank]])
                 position[rank] += 1
                 progress = True
-    for rank, actions in enumerate(schedule.actions):
-        if position[rank] < len(actions):
-            action = actions[position[rank]]
-            missing = [str(a) for a in dependencies.prerequisites(action) if a not in done]
-            raise _error(schedule, rank, position[rank], f"{action} waits for ever for {', '.join(missing)}")
+    stuck = [(rank, position[rank]) for rank, actions in enumerate(schedule.actions) if position[rank] < len(actions)]
+    if stuck:
+        # The one whose own order is at fault, if there is one: the others wait for it.
+        faults = [(rank, n) for rank, n in stuck if _needs_a_later_one(schedule.actions[rank][n:], dependencies, done)]
+        rank, n = (faults or stuck)[0]
+        action = schedule.actions[rank][n]
+        missing = [str(a) for a in dependencies.prerequisites(action) if a not in done]
+        raise _error(schedule, rank, n, f"{action} waits for ever for {', '.join(missing)}")
+
+
+def _needs_a_later_one(actions: Sequence[Action], dependencies: Dependencies, done: set[Action]) -> bool:
+    """Whether the first action needs one that comes behind it."""
+    return any(a in actions for a in dependencies.prerequisites(actions[0]) if a not in done)
 
 
 def _error(schedule: Schedule, rank: int, position: int, reason: str) -> ScheduleError:

@@ -1,0 +1,477 @@
+"""The model as its users meet it: inputs, optimizers, schedulers, state, errors."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import Future
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import interlocking_backprop as ib
+from tests.nets import Recorder, mlp_components, recorded
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.1, momentum=0.9)
+
+
+def model_of(scheme: ib.Scheme, optimizer=sgd, **options) -> ib.InterlockingBackpropModel:
+    nets = mlp_components(scheme.n_components, dropout=0.2)
+    return ib.build_model(*nets, scheme, optimizer, F.mse_loss, **{"seed": 0, **options})
+
+
+def batch(size: int = 6, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(size, 5, generator=generator).double() for _ in range(2))
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class TestInputs:
+    def test_nested_activations_with_integer_and_boolean_leaves(self):
+        """A mask and token ids travel beside the activations and carry no gradient."""
+
+        class Embed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table = nn.Embedding(7, 4, dtype=torch.double)
+
+            def forward(self, batch):
+                ids, mask = batch["ids"], batch["mask"]
+                return {"h": (self.table(ids), self.table(ids).sin()), "ids": ids, "mask": mask, "depth": 1}
+
+        class Middle(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(4, 4).double()
+
+            def forward(self, state):
+                a, b = state["h"]
+                assert not state["mask"].requires_grad
+                return state | {
+                    "h": (torch.tanh(self.layer(a)) * state["mask"][..., None], b),
+                    "depth": state["depth"] + 1,
+                }
+
+        class Last(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(4, 2).double()
+
+            def forward(self, state):
+                assert state["depth"] == 2
+                return self.layer(state["h"][0] + state["h"][1]).sum(1)
+
+        nets = [Embed(), Middle(), Last()]
+        heads = [Middle(), Middle()]  # of the same kind, so that heads see the structure too
+        head_loss = lambda out, target: F.mse_loss(out["h"][0].mean((1, 2)), target[:, 0])  # noqa: E731
+        inputs = {"ids": torch.randint(0, 7, (5, 3)), "mask": torch.rand(5, 3) > 0.3}
+        target = torch.randn(5, 2).double()
+        model = ib.build_model(
+            nets, heads, ib.nwise(3, 2, "sum"), Recorder, F.mse_loss, aux_loss_function=head_loss, n_microbatches=2
+        )
+        model.training_step(inputs, target).result()
+
+        y0 = nets[0](inputs)
+        y1 = nets[1](y0)
+        y2 = nets[2](y1)
+        losses = [head_loss(heads[0](y0), target), head_loss(heads[1](y1), target), F.mse_loss(y2, target)]
+        for i, net in enumerate(nets):
+            wanted = sum(losses[i : i + 2])
+            for p, grad in zip(
+                net.parameters(), torch.autograd.grad(wanted, list(net.parameters()), retain_graph=True), strict=True
+            ):
+                torch.testing.assert_close(recorded(model, p), grad, rtol=0, atol=1e-10)
+        assert torch.equal(model(inputs), y2)
+
+    def test_a_component_may_pass_its_input_on(self):
+        class Identity(nn.Module):
+            def forward(self, x):
+                return x
+
+        main_nets, aux_nets = mlp_components(3)
+        model = ib.build_model(
+            [main_nets[0], Identity(), main_nets[2]], aux_nets, ib.nwise(3, 3, "sum"), Recorder, F.mse_loss
+        )
+        x, target = batch()
+        model.training_step(x, target)
+        y = main_nets[0](x)
+        losses = [F.mse_loss(head(y), target) for head in aux_nets] + [F.mse_loss(main_nets[2](y), target)]
+        expected = torch.autograd.grad(sum(losses), list(main_nets[0].parameters()))
+        for p, grad in zip(main_nets[0].parameters(), expected, strict=True):
+            torch.testing.assert_close(recorded(model, p), grad, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            (torch.zeros(0, 5), "the batch is empty"),
+            (torch.tensor(1.0), "no tensor with a batch dimension"),
+            ((torch.zeros(3, 5), torch.zeros(4, 5)), "different leading sizes"),
+            ([1, "a"], "no tensor with a batch dimension"),
+        ],
+    )
+    def test_bad_batches_are_rejected(self, inputs, message):
+        with pytest.raises(ValueError, match=message):
+            model_of(ib.local(2)).training_step(inputs, torch.zeros(3, 5))
+
+    def test_targets_of_another_size_are_rejected(self):
+        x, target = batch()
+        with pytest.raises(ValueError, match=r"targets has shape \(5, 5\), the inputs have 6 samples"):
+            model_of(ib.local(2), n_microbatches=2).training_step(x, target[:5])
+
+
+class TestLosses:
+    def test_training_step_returns_a_future_of_the_loss(self):
+        model = model_of(ib.local(3), n_microbatches=2)
+        x, target = batch()
+        future = model.training_step(x, target)
+        assert isinstance(future, Future)
+        loss = future.result()
+        assert loss.shape == ()
+        assert not loss.requires_grad
+        assert len(model.exit_losses) == 3
+        assert torch.equal(model.exit_losses[2], loss)
+
+    def test_an_auxiliary_loss_may_ask_for_the_inputs(self):
+        """Reconstruction losses as in InfoPro: the component's input and the network's, detached."""
+        seen = []
+
+        def reconstruct(output, target, component_input, network_input):
+            assert not component_input.requires_grad
+            assert not network_input.requires_grad
+            seen.append((component_input, network_input))
+            return F.mse_loss(output, component_input) + F.mse_loss(output, network_input)
+
+        main_nets, aux_nets = mlp_components(3)
+        model = ib.build_model(
+            main_nets, aux_nets, ib.pairwise(3), Recorder, F.mse_loss, aux_loss_function=reconstruct, n_microbatches=2
+        )
+        x, target = batch(4)
+        model.training_step(x, target)
+        y0 = main_nets[0](x)
+        assert torch.equal(torch.cat([n for _, n in seen[::2]]), x)
+        torch.testing.assert_close(torch.cat([c for c, _ in seen[1::2]]), y0.detach())
+        y1_loss = reconstruct(aux_nets[1](main_nets[1](y0)), target, y0.detach(), x)
+        for p, grad in zip(
+            main_nets[0].parameters(), torch.autograd.grad(y1_loss, list(main_nets[0].parameters())), strict=True
+        ):
+            torch.testing.assert_close(recorded(model, p), grad, rtol=0, atol=1e-12)
+
+    def test_a_loss_that_is_no_mean_is_rejected(self):
+        model = model_of(ib.local(2))
+        model._losses[-1].function = lambda o, t: (o - t) ** 2
+        with pytest.raises(ValueError, match=r"returned shape \(6, 5\); expected a tensor without dimensions"):
+            model.training_step(*batch())
+
+    def test_a_loss_without_gradient_is_rejected(self):
+        nets = mlp_components(2)
+        model = ib.build_model(*nets, ib.local(2), sgd, lambda o, t: F.mse_loss(o.detach(), t))
+        with pytest.raises(ValueError, match="does not depend on the output"):
+            model.training_step(*batch())
+
+
+class TestEvaluation:
+    def test_forward_is_the_network(self):
+        model = model_of(ib.pairwise(3)).eval()
+        x, _ = batch()
+        y = nn.Sequential(*(c.main_net for c in model.components))(x)
+        out = model(x)
+        assert torch.equal(out, y)
+        assert not out.requires_grad
+
+    def test_all_exits(self):
+        nets, heads = mlp_components(3)
+        model = ib.build_model(nets, [None, heads[1]], ib.nwise(3, 2), sgd, F.mse_loss).eval()
+        x, _ = batch()
+        exits = model.forward_exits(x)
+        assert exits[0] is None
+        assert torch.equal(exits[1], heads[1](nets[1](nets[0](x))))
+        assert torch.equal(exits[2], model(x))
+
+    def test_devices(self):
+        model = model_of(ib.local(2))
+        assert model.get_input_device() == model.get_output_device() == torch.device("cpu")
+
+
+class TestOptimizers:
+    def test_one_optimizer_per_component_unless_heads_have_settings_of_their_own(self):
+        model = model_of(ib.local(3))
+        assert [len(c.optimizers) for c in model.components] == [1, 1, 1]
+        assert set(model.components[0].optimizer.param_groups[0]["params"]) == set(model.components[0].parameters())
+        model = model_of(ib.local(3), aux_lr_factor=5.0)
+        assert [c.aux_optimizer.param_groups[0]["lr"] for c in model.components[:2]] == [0.5, 0.5]
+        assert model.components[2].aux_optimizer is None
+        assert model.get_lr() == 0.1
+
+    def test_components_without_parameters_need_no_optimizer(self):
+        main_nets, aux_nets = mlp_components(3)
+        model = ib.build_model([main_nets[0], nn.Tanh(), main_nets[2]], aux_nets, ib.e2e(3), sgd, F.mse_loss)
+        before = weights(model.components[0].main_net)
+        model.training_step(*batch())
+        assert not torch.equal(before, weights(model.components[0].main_net))
+        bare = ib.build_model([main_nets[0], nn.Tanh(), main_nets[2]], [None, None], ib.e2e(3), sgd, F.mse_loss)
+        assert bare.components[1].optimizer is None
+
+    def test_an_optimizer_that_needs_a_closure_is_rejected(self):
+        with pytest.raises(ValueError, match="LBFGS needs a closure"):
+            model_of(ib.local(2), optimizer=torch.optim.LBFGS)
+
+    def test_a_frozen_component_keeps_its_weights_while_its_head_learns(self):
+        model = model_of(ib.Scheme([[0, 0, 1], [0, 0, 0], [0, 0, 1]]))
+        before = copy.deepcopy(model.state_dict())
+        for _ in range(2):
+            model.training_step(*batch())
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert {name.split(".")[1] + "." + name.split(".")[2] for name in changed} == {
+            "0.main_net",
+            "0.aux_net",
+            "1.aux_net",
+            "2.main_net",
+        }
+
+    def test_lr_schedulers(self):
+        model = model_of(ib.local(3), lr_scheduler_constructor=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.1))
+        model.training_step(*batch())
+        model.lr_scheduler_step()
+        assert model.get_lr() == pytest.approx(0.01)
+
+    def test_the_metric_goes_to_reduce_lr_on_plateau(self):
+        plateau = lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0, factor=0.5)  # noqa: E731
+        model = model_of(ib.local(2), lr_scheduler_constructor=plateau)
+        for metric in (1.0, 2.0):
+            model.lr_scheduler_step(metric)
+        assert model.get_lr() == pytest.approx(0.05)
+        with pytest.raises(ValueError, match="needs a metric"):
+            model.lr_scheduler_step()
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_frozen_component_has_a_schedule_all_the_same(self):
+        model = model_of(
+            ib.Scheme([[0, 0], [0, 1]]), lr_scheduler_constructor=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.1)
+        )
+        model.training_step(*batch())
+        model.lr_scheduler_step()
+        assert model.get_lr() == pytest.approx(0.01)
+
+
+class TestSchemes:
+    def test_set_scheme_takes_effect_and_keeps_the_optimizer_state(self):
+        """Local for two steps, then e2e, equals doing so by hand with the same optimizers."""
+        model, other = model_of(ib.local(3)), model_of(ib.local(3))
+        for _ in range(2):
+            model.training_step(*batch())
+            other.training_step(*batch())
+        momentum = [o.state_dict() for c in model.components for o in c.optimizers]
+        model.set_scheme(ib.e2e(3))
+        assert model.scheme == ib.e2e(3)
+        assert str(model.schedule.actions[0][-2]) == "0W0"
+        for now, before in zip((o.state_dict() for c in model.components for o in c.optimizers), momentum, strict=True):
+            assert now["state"].keys() == before["state"].keys()
+        model.training_step(*batch())
+        other.training_step(*batch())
+        assert not torch.equal(weights(model), weights(other))
+
+    def test_a_scheme_that_does_not_fit_is_rejected_and_changes_nothing(self):
+        nets, heads = mlp_components(3)
+        model = ib.build_model(nets, [None, heads[1]], ib.nwise(3, 2), sgd, F.mse_loss)
+        with pytest.raises(ValueError, match="for 2 components, the model has 3"):
+            model.set_scheme(ib.local(2))
+        with pytest.raises(ValueError, match="auxiliary net 0 is None"):
+            model.set_scheme(ib.local(3))
+        with pytest.raises(ValueError, match=r"expected an interlocking_backprop\.Scheme"):
+            model.set_scheme("local")
+        assert model.scheme == ib.pairwise(3)
+
+
+class TestState:
+    def test_the_state_dict_is_plain(self):
+        model = model_of(ib.local(2))
+        assert next(iter(model.state_dict())) == "components.0.main_net.0.weight"
+        assert all(isinstance(v, torch.Tensor) for v in model.state_dict().values())
+
+    def test_a_restored_model_goes_on_as_if_nothing_had_happened(self, tmp_path):
+        options = {
+            "aux_lr_factor": 2.0,
+            "lr_scheduler_constructor": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [1, 3], 0.5),
+        }
+        straight, saved, resumed = (model_of(ib.pairwise(3), **options) for _ in range(3))
+        for seed in range(4):
+            straight.training_step(*batch(seed=seed))
+            straight.lr_scheduler_step()
+        for seed in range(2):
+            saved.training_step(*batch(seed=seed))
+            saved.lr_scheduler_step()
+        torch.save({"model": saved.state_dict(), "training": saved.training_state_dict()}, tmp_path / "c.pt")
+        checkpoint = torch.load(tmp_path / "c.pt", weights_only=True)
+        resumed.load_state_dict(checkpoint["model"])
+        resumed.load_training_state_dict(checkpoint["training"])
+        for seed in range(2, 4):
+            resumed.training_step(*batch(seed=seed))
+            resumed.lr_scheduler_step()
+        assert torch.equal(weights(straight), weights(resumed))
+        assert straight.get_lr() == resumed.get_lr()
+
+    def test_a_state_that_does_not_fit_is_rejected(self):
+        with pytest.raises(ValueError, match="state is of 3 components, the model has 2"):
+            model_of(ib.local(2)).load_training_state_dict(model_of(ib.local(3)).training_state_dict())
+        with pytest.raises(ValueError, match="2 optimizers for a component that has 1"):
+            model_of(ib.local(2)).load_training_state_dict(
+                model_of(ib.local(2), aux_lr_factor=2.0).training_state_dict()
+            )
+
+
+class TestRandomness:
+    def test_a_step_is_deterministic_and_leaves_the_global_generator_alone(self):
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        runs = []
+        for _ in range(2):
+            model = model_of(ib.pairwise(3), n_microbatches=2)
+            torch.set_rng_state(before)
+            model.training_step(*batch())
+            assert torch.equal(torch.get_rng_state(), before)
+            runs.append(weights(model))
+        assert torch.equal(*runs)
+
+    def test_steps_draw_different_numbers(self):
+        model = model_of(ib.e2e(2), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        losses = {model.training_step(*batch()).result().item() for _ in range(5)}
+        assert len(losses) == 5
+
+    def test_the_seed_is_torchs_by_default(self):
+        torch.manual_seed(11)
+        assert model_of(ib.local(1), seed=None).seed == 0  # mlp_components seeds with 0
+
+
+class TestErrors:
+    def test_the_users_exception_arrives_as_itself(self):
+        class MineError(Exception):
+            pass
+
+        class Broken(nn.Module):
+            def forward(self, x):
+                raise MineError("in the forward pass")
+
+        main_nets, aux_nets = mlp_components(2)
+        model = ib.build_model([main_nets[0], Broken()], aux_nets, ib.local(2), sgd, F.mse_loss)
+        with pytest.raises(MineError, match="in the forward pass"):
+            model.training_step(*batch()).result()
+
+        def broken(output, target):
+            raise MineError("in the loss")
+
+        model = ib.build_model(*mlp_components(2), ib.local(2), sgd, broken)
+        with pytest.raises(MineError, match="in the loss"):
+            model.training_step(*batch()).result()
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_a_failed_step_leaves_nothing_behind(self):
+        model, other = model_of(ib.e2e(2), n_microbatches=2), model_of(ib.e2e(2), n_microbatches=2)
+        x, target = batch()
+        failed = []
+        loss = model._losses[-1].function
+        model._losses[-1].function = lambda o, t: loss(o, t) if len(failed) else failed.append(1)
+        with pytest.raises(ValueError, match="returned NoneType"):
+            model.training_step(x, target)
+        model.training_step(x, target)
+        other.training_step(x, target)
+        assert torch.equal(weights(model), weights(other))
+
+    def test_a_component_that_changes_its_input_is_named(self):
+        nets, heads = mlp_components(2)
+        model = ib.build_model(
+            [nets[0], nn.Sequential(nn.ReLU(inplace=True), nets[1])], heads, ib.local(2), sgd, F.mse_loss
+        )
+        with pytest.raises(ValueError, match="component 1 changes its input in place"):
+            model.training_step(*batch())
+
+    def test_an_output_without_gradient_is_named(self):
+        class Cut(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(5, 5).double()
+
+            def forward(self, x):
+                return self.layer(x).detach()
+
+        nets, heads = mlp_components(2)
+        model = ib.build_model([Cut(), nets[1]], heads, ib.local(2), sgd, F.mse_loss)
+        with pytest.raises(ValueError, match=r"output of component 0 carries no gradient|does not depend"):
+            model.training_step(*batch())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"aux_nets": []}, "aux_nets has 0 entries for 3 components; expected 2"),
+            ({"aux_nets": [None, None]}, "auxiliary net 0 is None"),
+            ({"aux_nets": ["head", None]}, "auxiliary net 0 is 'head'"),
+            ({"main_nets": []}, "main_nets is empty"),
+            ({"scheme": ib.local(4)}, "for 4 components, the model has 3"),
+            ({"scheme": [[1]]}, "expected an interlocking_backprop.Scheme"),
+            ({"n_microbatches": 0}, "n_microbatches is 0"),
+            ({"n_microbatches": 1.5}, "n_microbatches is 1.5"),
+            ({"aux_lr_factor": -1.0}, "aux_lr_factor is -1.0"),
+            ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
+            ({"loss_function": "mse"}, "the loss function is 'mse'"),
+        ],
+    )
+    def test_bad_arguments_are_rejected(self, change, message):
+        main_nets, aux_nets = mlp_components(3)
+        arguments = {
+            "main_nets": main_nets,
+            "aux_nets": aux_nets,
+            "scheme": ib.local(3),
+            "optimizer_constructor": sgd,
+            "loss_function": F.mse_loss,
+        }
+        with pytest.raises(ValueError, match=message):
+            ib.build_model(**{**arguments, **change})
+
+    def test_shared_parameters_are_rejected(self):
+        main_nets, aux_nets = mlp_components(2)
+        with pytest.raises(ValueError, match="belongs to main net 0 too"):
+            ib.build_model([main_nets[0], main_nets[0]], aux_nets, ib.local(2), sgd, F.mse_loss)
+
+    def test_a_bad_distance_is_rejected(self):
+        with pytest.raises(ValueError, match=r"nwise_communication_distance is -1; expected N - 1"):
+            ib.build_nwise_model(*mlp_components(2), sgd, None, F.mse_loss, -1)
+
+
+def test_autocast_is_the_ambient_one():
+    """bf16 autocast works as in a plain loop; casts of weights that an update changes are not reused."""
+    torch.manual_seed(0)
+    nets = [nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2)]
+    plain = nn.Sequential(*copy.deepcopy(nets))
+    model = ib.build_e2e_model(nets, sgd, None, F.mse_loss)
+    optimizer = sgd(plain.parameters())
+    x, target = torch.randn(4, 8), torch.randn(4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(3):
+            model.training_step(x, target)
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.mse_loss(plain(x), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for p, q in zip(model.main_net_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheme", [ib.e2e(3), ib.nwise(3, 2, "sum")])
+def test_on_a_gpu(scheme):
+    model = model_of(scheme, n_microbatches=2).cuda()
+    reference = model_of(scheme, n_microbatches=2)
+    reference.eval()
+    model.eval()  # dropout draws other numbers there
+    for seed in range(3):
+        model.training_step(*batch(seed=seed))
+        reference.training_step(*batch(seed=seed))
+    torch.testing.assert_close(weights(model).cpu(), weights(reference))

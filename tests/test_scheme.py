@@ -1,0 +1,128 @@
+"""Schemes: the matrices of the constructors, the text forms, and what is rejected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import interlocking_backprop as ib
+
+
+def test_matrices_of_the_constructors():
+    third, half = 1 / 3, 1 / 2
+    expected = {
+        ib.e2e(3): [[0, 0, 1], [0, 0, 1], [0, 0, 1]],
+        ib.local(3): [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        ib.pairwise(3): [[0, 1, 0], [0, 0, 1], [0, 0, 1]],
+        ib.nwise(4, 3): [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]],
+        ib.nwise(3, 2, "sum"): [[1, 1, 0], [0, 1, 1], [0, 0, 1]],
+        ib.nwise(3, 3, "mean"): [[third, third, third], [0, half, half], [0, 0, 1]],
+        ib.deep_supervision(3): [[1, 1, 1], [0, 1, 1], [0, 0, 1]],
+    }
+    for scheme, matrix in expected.items():
+        np.testing.assert_array_equal(scheme.matrix, matrix)
+
+
+@pytest.mark.parametrize("k", range(1, 7))
+def test_the_ends_of_nwise(k):
+    assert ib.nwise(k, 1) == ib.local(k)
+    assert ib.nwise(k, 2) == ib.pairwise(k)
+    assert ib.nwise(k, k) == ib.nwise(k, k + 3) == ib.e2e(k)
+    assert ib.nwise(k, k, "sum") == ib.deep_supervision(k)
+    assert ib.nwise(k, 2).horizon == min(2, k)
+
+
+def test_equal_schemes_hash_alike_and_their_matrix_is_read_only():
+    scheme = ib.Scheme([[1, 0.5], [-0.0, 2]], name="mine")
+    assert scheme == ib.Scheme(np.array([[1, 0.5], [0, 2]]))
+    assert hash(scheme) == hash(ib.Scheme([[1, 0.5], [0, 2]]))
+    assert scheme != ib.e2e(2)
+    with pytest.raises(ValueError, match="read-only"):
+        scheme.matrix[0, 0] = 3
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        ([[1, 0]], r"shape \(1, 2\)"),
+        ([1, 2], r"shape \(2,\)"),
+        ([[1, 2], [3]], "rows of equal length"),
+        ([[1, 0], [0.5, 1]], r"entry \[1, 0\] is 0.5, below the diagonal"),
+        ([[float("nan")]], r"entry \[0, 0\] is nan"),
+        ([[1, float("inf")], [0, 1]], r"entry \[0, 1\] is inf"),
+        ([], "shape"),
+        (np.zeros((0, 0)), "at least one component"),
+        ([["a"]], "numbers"),
+    ],
+)
+def test_a_bad_matrix_is_rejected(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        ib.Scheme(matrix)
+
+
+@pytest.mark.parametrize("call", [ib.e2e, ib.local, ib.pairwise, ib.deep_supervision])
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_a_bad_number_of_components_is_rejected(call, k):
+    with pytest.raises(ValueError, match=r"n_components is .*at least 1"):
+        call(k)
+
+
+def test_a_bad_window_is_rejected():
+    with pytest.raises(ValueError, match="n is 0"):
+        ib.nwise(3, 0)
+    with pytest.raises(ValueError, match="reduction is 'max'"):
+        ib.nwise(3, 2, "max")
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("e2e", ib.e2e(4)),
+        ("local", ib.local(4)),
+        ("pairwise", ib.pairwise(4)),
+        ("3wise", ib.nwise(4, 3)),
+        ("12-wise", ib.e2e(4)),
+        ("3wise-sum", ib.nwise(4, 3, "sum")),
+        ("pairwise-mean", ib.nwise(4, 2, "mean")),
+        ("deep-supervision", ib.deep_supervision(4)),
+    ],
+)
+def test_text_forms(text, scheme):
+    assert ib.parse_scheme(text, 4) == scheme
+
+
+@pytest.mark.parametrize("text", ["e2", "wise", "0wise", "3wise-max", "", "local sum"])
+def test_an_unknown_text_is_rejected(text):
+    with pytest.raises(ValueError, match=r"expected"):
+        ib.parse_scheme(text, 4)
+
+
+@pytest.mark.parametrize("scheme", [ib.nwise(4, 3, "mean"), ib.deep_supervision(3), ib.nwise(3, 2)])
+def test_the_name_of_a_scheme_is_its_text_form(scheme):
+    assert ib.parse_scheme(scheme.name, scheme.n_components) == scheme
+
+
+def test_a_matrix_from_a_csv_file(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("# losses 0, 1\n1, 0.5\n\n0, 2\n")
+    scheme = ib.parse_scheme(str(path), 2)
+    assert scheme == ib.Scheme([[1, 0.5], [0, 2]])
+    assert scheme.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1,x\n0,1\n", "line 1"),
+        ("1,0\n1,1\n", "below the diagonal"),
+        ("1\n", "for 1 components, the model has 2"),
+        ("", "shape"),
+    ],
+)
+def test_a_bad_csv_file_is_rejected(tmp_path, content, message):
+    path = tmp_path / "mine.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        ib.parse_scheme(str(path), 2)
+    with pytest.raises(ValueError, match=r"none\.csv cannot be read"):
+        ib.parse_scheme(str(tmp_path / "none.csv"), 2)
