@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from tests.nets import mlp_components
+from tests.small_nets import mlp_components
 
 
 def sgd(params):

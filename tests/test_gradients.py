@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import interlocking_backprop as ib
 from tests import oracle
-from tests.nets import Recorder, mlp_components, recorded
+from tests.small_nets import Recorder, mlp_components, recorded
 
 coefficients = st.one_of(st.just(0.0), st.just(1.0), st.floats(-2, 2, allow_subnormal=False).map(lambda c: round(c, 3)))
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from tests.nets import Recorder, mlp_components, recorded
+from tests.small_nets import Recorder, mlp_components, recorded
 
 
 def sgd(params):
