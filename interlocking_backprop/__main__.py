@@ -1,0 +1,7 @@
+"""``python -m interlocking_backprop`` is the command ``ibp``."""
+
+import sys
+
+from interlocking_backprop.cli.main import main
+
+sys.exit(main())

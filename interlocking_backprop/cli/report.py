@@ -1,0 +1,27 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from interlocking_backprop.training.evaluation import ExitScores
+
+
+def show(what: RenderableType, *, quiet: bool = False) -> None:
+    """Prints to standard output."""
+    Console(quiet=quiet, highlight=False, soft_wrap=isinstance(what, str)).print(what)
+
+
+def exits_table(scores: ExitScores) -> Table:
+    """A row for each exit that has a head."""
+    final = scores[-1] or {}
+    table = Table()
+    table.add_column("exit")
+    for name in final:
+        table.add_column(name, justify="right")
+    for i, values in enumerate(scores):
+        if values is not None:
+            label = "network" if i == len(scores) - 1 else f"component {i}"
+            table.add_row(label, *(f"{value:.4f}" for value in values.values()))
+    return table

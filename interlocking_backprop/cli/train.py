@@ -1,0 +1,46 @@
+"""``ibp train``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from interlocking_backprop.arguments import parse
+from interlocking_backprop.cli.report import exits_table, show
+from interlocking_backprop.training.config import TrainConfig, load_config
+from interlocking_backprop.training.interruption import Stopped
+from interlocking_backprop.training.run_folder import RunFolder
+from interlocking_backprop.training.trainer import Trainer
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Trains; returns the exit code."""
+    config = read_config(arguments)
+    trainer = Trainer(config)
+    try:
+        scores = trainer.fit()
+    except Stopped as stopped:
+        show(f"{stopped}: ibp train --out {config.run_folder} --resume", quiet=config.quiet)
+        return 130
+    show(f"test set, best checkpoint of {config.run_folder}", quiet=config.quiet)
+    show(exits_table(scores), quiet=config.quiet)
+    return 0
+
+
+def read_config(arguments: Sequence[str]) -> TrainConfig:
+    """The configuration from ``--config FILE``, from the run that is resumed, or the defaults; flags override it.
+
+    Raises:
+        ValueError: if a flag or a file does not fit.
+    """
+    arguments = list(arguments)
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        if at + 1 == len(arguments):
+            raise ValueError("--config has no value; expected a JSON file, e.g. the config.json of a run.")
+        return load_config(Path(arguments[at + 1]), arguments[:at] + arguments[at + 2 :])
+    config = parse(TrainConfig, arguments, prog="ibp train [--config FILE]")
+    if config.resume:
+        RunFolder(config.run_folder).config()
+        return load_config(config.run_folder / "config.json", arguments)
+    return config

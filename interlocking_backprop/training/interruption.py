@@ -1,0 +1,54 @@
+"""Ctrl-C ends a run after the step that it is in, with a checkpoint; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+class Stopped(Exception):  # noqa: N818  (no error: the user asked for it)
+    """The run was interrupted and has written its checkpoint.
+
+    Attributes:
+        step: how far it came.
+        n_steps: how far it was to go.
+    """
+
+    def __init__(self, step: int, n_steps: int) -> None:
+        super().__init__(f"stopped at step {step} of {n_steps}; go on with --resume")
+        self.step, self.n_steps = step, n_steps
+
+
+@dataclass
+class Interruption:
+    """Whether somebody asked the run to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request. Outside the main thread it changes nothing."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        interruption.requested = True
+        restore()
+
+    before = [(number, signal.signal(number, request)) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def restore() -> None:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+    try:
+        yield interruption
+    finally:
+        restore()

@@ -1,0 +1,64 @@
+"""Metrics of a run: a line of JSON per event, and the same numbers for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from interlocking_backprop.files import write_text
+from interlocking_backprop.training.run_folder import RunFolder
+
+
+class MetricsLog:
+    """Writes metrics.jsonl and TensorBoard files.
+
+    Args:
+        run: where.
+        step: the last step of the checkpoint that the run goes on from, 0 for a new run; what was logged of later ones
+            is forgotten, for they are about to be done again.
+        tensorboard: whether to write TensorBoard files.
+    """
+
+    def __init__(self, run: RunFolder, step: int, *, tensorboard: bool) -> None:
+        kept = [line for line in read_metrics(run.metrics) if line["step"] <= step and line["event"] != "test"]
+        write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = run.metrics.open("a", buffering=1)
+        self._writer = SummaryWriter(run.tensorboard, purge_step=step + 1) if tensorboard else None
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """Adds an event: "train", "validation" or "test", after a step."""
+        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        if self._writer is not None:
+            for name, value in _flat(values, event):
+                self._writer.add_scalar(name, value, step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All events of a metrics.jsonl; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def _flat(values: Any, name: str) -> Iterator[tuple[str, float]]:
+    """The numbers in nested dicts and lists, by their paths."""
+    if isinstance(values, (int, float)):
+        yield name, values
+    elif isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _flat(value, f"{name}/{key}")

@@ -1,0 +1,64 @@
+"""Optimizers and learning-rate schedules from the configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch.nn import Parameter
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from interlocking_backprop.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class OptimizerOf:
+    """Constructs the optimizer of a component or a head."""
+
+    config: TrainConfig
+
+    def __call__(self, parameters: Iterable[Parameter]) -> Optimizer:
+        """Weight decay is for matrices and kernels; biases and normalisation weights go without."""
+        parameters = list(parameters)
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        if self.config.optimizer == "adamw":
+            return AdamW(groups, lr=self.config.lr)
+        momentum = self.config.momentum
+        return SGD(groups, lr=self.config.lr, momentum=momentum, nesterov=momentum > 0)
+
+
+@dataclass(frozen=True)
+class SchedulerOf:
+    """Constructs the learning-rate schedule of an optimizer. All but "plateau" are stepped after every step."""
+
+    config: TrainConfig
+    steps_per_epoch: int
+    n_steps: int
+
+    @property
+    def is_per_epoch(self) -> bool:
+        """Whether it is stepped after each epoch, with the validation score, in place of after each step."""
+        return self.config.lr_schedule == "plateau"
+
+    def __call__(self, optimizer: Optimizer) -> LRScheduler:
+        if self.is_per_epoch:
+            return ReduceLROnPlateau(optimizer, mode="max", factor=self.config.gamma, patience=5)
+        return LambdaLR(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """The learning rate of a step as a multiple of the peak."""
+        config = self.config
+        warmup = min(round(config.warmup_epochs * self.steps_per_epoch), self.n_steps // 2)
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.lr_schedule == "multistep":
+            return float(config.gamma ** sum(step >= m * self.steps_per_epoch for m in config.milestones))
+        if config.lr_schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.n_steps - warmup, 1)))
+        return 1.0

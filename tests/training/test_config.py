@@ -1,0 +1,104 @@
+"""The configuration: checks, files, and scheme plans."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import interlocking_backprop as ib
+from interlocking_backprop.arguments import parse
+from interlocking_backprop.training.config import TrainConfig, load_config
+from interlocking_backprop.training.optimization import SchedulerOf
+from interlocking_backprop.training.scheme_plan import SchemePlan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "0"], "--lr is 0.0; expected a positive number"),
+        (["--components", "0"], "--components is 0; expected a whole number of at least 1"),
+        (["--batch-size", "-1"], "--batch-size is -1"),
+        (["--momentum", "1"], "--momentum is 1.0"),
+        (["--milestones", "3", "2"], "expected ascending epochs"),
+        (["--validation-fraction", "1"], "a number between 0 and 1"),
+        (["--max-steps", "-5"], "--max-steps is -5"),
+        (["--epochs", "x"], "Error parsing --epochs"),
+        (["--epoch", "3"], "Unrecognized options: --epoch"),
+        (["--optimizer", "lion"], "invalid choice 'lion'"),
+    ],
+)
+def test_bad_flags_get_one_line(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        parse(TrainConfig, arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_saved_configuration_is_read_back(tmp_path):
+    config = TrainConfig(scheme="local:2,e2e", milestones=(3, 7), augment=False, out=Path("x"), image_size=32, lr=1e-5)
+    config.save(tmp_path / "c.json")
+    assert load_config(tmp_path / "c.json") == config
+    assert load_config(tmp_path / "c.json", ["--lr", "0.5"]).lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "holds a list"), ("{", "cannot be read as JSON"), ('{"foo": 1}', "--foo"), ('{"lr": "a"}', "--lr")],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+def test_every_field_is_documented(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainConfig, ["--help"])
+    text = capsys.readouterr().out
+    for field in vars(TrainConfig()):
+        assert f"--{field.replace('_', '-')}" in text
+
+
+def test_scheme_plans():
+    plan = SchemePlan.parse("local:2, 3wise:5,e2e", 4)
+    assert [plan.at(epoch) for epoch in (0, 1, 2, 4, 5, 99)] == [
+        ib.local(4),
+        ib.local(4),
+        ib.nwise(4, 3),
+        ib.nwise(4, 3),
+        ib.e2e(4),
+        ib.e2e(4),
+    ]
+    assert SchemePlan.parse("pairwise-sum", 4).schemes == [ib.nwise(4, 2, "sum")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local:2", "'local:2' ends"),
+        ("local,e2e", "'local' has no end"),
+        ("local:5,3wise:5,e2e", "expected an epoch after 5"),
+        ("local:x,e2e", "ends at 'x'"),
+        ("local:2,foo", "scheme 'foo' is not known"),
+        ("", "scheme '' is not known"),
+    ],
+)
+def test_bad_scheme_plans_are_rejected(text, message):
+    with pytest.raises(ValueError, match=message):
+        SchemePlan.parse(text, 4)
+
+
+def test_learning_rate_schedules():
+    def factors(schedule: str, n: int = 10, **changes) -> list[float]:
+        scheduler = SchedulerOf(TrainConfig(lr_schedule=schedule, **changes), steps_per_epoch=2, n_steps=n)
+        return [round(scheduler.factor(step), 4) for step in range(n)]
+
+    assert factors("constant", warmup_epochs=1.5) == [0.3333, 0.6667] + [1.0] * 8
+    assert factors("multistep", warmup_epochs=0, milestones=(1, 3), gamma=0.1) == [1, 1] + [0.1] * 4 + [0.01] * 4
+    cosine = factors("cosine", warmup_epochs=1)
+    assert cosine[:3] == [0.5, 1.0, 1.0]
+    assert cosine == sorted(cosine[:2]) + sorted(cosine[2:], reverse=True)
+    assert cosine[-1] < 0.05
