@@ -9,6 +9,7 @@ from interlocking_backprop.build import (
 )
 from interlocking_backprop.component import Component
 from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.runtime.allocator import keep_freed_memory
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import ScheduleError, validate
@@ -31,6 +32,7 @@ __all__ = [
     "build_pairwise_model",
     "deep_supervision",
     "e2e",
+    "keep_freed_memory",
     "local",
     "nwise",
     "pairwise",

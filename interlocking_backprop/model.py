@@ -39,6 +39,7 @@ class InterlockingBackpropModel(nn.Module):
     Attributes:
         components: the components; each has ``main_net``, ``aux_net`` and ``optimizer``.
         n_microbatches: M.
+        losses: the loss of each component.
         exit_losses: after a training step, for each component its loss on the batch; None without a head.
     """
 
@@ -55,7 +56,7 @@ class InterlockingBackpropModel(nn.Module):
         self.n_microbatches = n_microbatches
         self.seed = seed
         self.exit_losses: list[Tensor | None] = [None] * len(components)
-        self._losses = list(losses)
+        self.losses = list(losses)
         self._n_steps = 0
         self._schedules: dict[int, Schedule] = {}
         self.set_scheme(scheme)
@@ -103,7 +104,7 @@ class InterlockingBackpropModel(nn.Module):
         """
         size = batch_size(inputs)
         n = min(self.n_microbatches, size)
-        asked_for = any(loss.wants_network_input for loss in self._losses)
+        asked_for = any(loss.wants_network_input for loss in self.losses)
         packets = [
             Packet(x, target, map_tensors(Tensor.detach, x) if asked_for else None)
             for x, target in zip(split(inputs, n, size), split(targets, n, size), strict=True)
@@ -202,7 +203,7 @@ class InterlockingBackpropModel(nn.Module):
     def _executor(self, n_microbatches: int) -> Executor:
         components = dict(enumerate(self.components))
         devices = dict(enumerate(self._devices()))
-        return Executor(self._schedule(n_microbatches), 0, components, devices, self._losses)
+        return Executor(self._schedule(n_microbatches), 0, components, devices, self.losses)
 
     def _devices(self) -> list[torch.device]:
         """The device of each component; one without parameters is where the one below it is."""

@@ -164,7 +164,7 @@ class TestLosses:
 
     def test_a_loss_that_is_no_mean_is_rejected(self):
         model = model_of(ib.local(2))
-        model._losses[-1].function = lambda o, t: (o - t) ** 2
+        model.losses[-1].function = lambda o, t: (o - t) ** 2
         with pytest.raises(ValueError, match=r"returned shape \(6, 5\); expected a tensor without dimensions"):
             model.training_step(*batch())
 
@@ -374,8 +374,8 @@ class TestErrors:
         model, other = model_of(ib.e2e(2), n_microbatches=2), model_of(ib.e2e(2), n_microbatches=2)
         x, target = batch()
         failed = []
-        loss = model._losses[-1].function
-        model._losses[-1].function = lambda o, t: loss(o, t) if len(failed) else failed.append(1)
+        loss = model.losses[-1].function
+        model.losses[-1].function = lambda o, t: loss(o, t) if len(failed) else failed.append(1)
         with pytest.raises(ValueError, match="returned NoneType"):
             model.training_step(x, target)
         model.training_step(x, target)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from interlocking_backprop.build import build_model
 from interlocking_backprop.data import Split, batches
 from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.runtime.allocator import keep_freed_memory
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.display import Display
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
@@ -57,6 +58,8 @@ class Trainer:
         self.config = config
         self.plan = SchemePlan.parse(config.scheme, config.components)
         self.device = select_device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.task: Task = build_task(config, self.plan.schemes)
         self.steps_per_epoch = math.ceil(len(self.task.train) / config.batch_size)
         self.n_steps = config.epochs * self.steps_per_epoch

@@ -1,0 +1,73 @@
+"""What actions cost: durations for each component and kind of action, and what a message costs between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from interlocking_backprop.schedule.action import Action, Kind
+
+
+@dataclass(frozen=True)
+class ComponentCosts:
+    """What one component costs for one micro-batch. Durations are in seconds, or in any other unit throughout.
+
+    Attributes:
+        forward: ``F``.
+        loss: ``L``, the head and its backward pass included.
+        backward_input: ``I``.
+        backward_weight: ``W`` from a gradient of its own; it includes the gradients inside the component.
+        full_backward: ``B``.
+        update: ``U``, once a step.
+        split_weight: ``W`` after an ``I`` of the same stream, whose interior gradients it takes over; None if it is
+            computed afresh and so costs ``backward_weight``.
+        output_bytes: of the activation handed to the next component; a stream for it is as large.
+        saved_bytes: what the graph keeps alive from the forward pass to the last backward pass.
+        gradient_bytes: of the weight gradients.
+    """
+
+    forward: float = 1.0
+    loss: float = 0.0
+    backward_input: float = 1.0
+    backward_weight: float = 2.0
+    full_backward: float = 2.0
+    update: float = 0.0
+    split_weight: float | None = None
+    output_bytes: float = 0.0
+    saved_bytes: float = 0.0
+    gradient_bytes: float = 0.0
+
+
+_FIELDS = {
+    Kind.FORWARD: "forward",
+    Kind.LOSS: "loss",
+    Kind.BACKWARD_INPUT: "backward_input",
+    Kind.BACKWARD_WEIGHT: "backward_weight",
+    Kind.FULL_BACKWARD: "full_backward",
+    Kind.UPDATE: "update",
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a step costs.
+
+    Attributes:
+        components: by index.
+        latency: of a message.
+        bandwidth: bytes per unit of time; infinite by default.
+    """
+
+    components: Sequence[ComponentCosts]
+    latency: float = 0.0
+    bandwidth: float = field(default=float("inf"))
+
+    @classmethod
+    def uniform(cls, n_components: int, **costs: float) -> Costs:
+        """Equal components, in units of a forward pass: 1 for ``F`` and ``I``, 2 for ``W`` and ``B``."""
+        return cls([ComponentCosts(**costs)] * n_components)
+
+    def duration(self, action: Action) -> float:
+        """How long an action keeps its rank busy; messages do not."""
+        name = _FIELDS.get(action.kind)
+        return 0.0 if name is None else float(getattr(self.components[action.component], name))
