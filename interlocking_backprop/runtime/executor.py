@@ -152,8 +152,11 @@ class Executor:
         work, graph = self._work[i], self._graphs[i, m]
         done = work.weight_pass if action.stream is None else work.input_pass(action.stream)
         assert done is not None
+        # A joint pass may be carried out in two: its I, then its W.
+        splits = done.kind == "B" and action.kind is not Kind.FULL_BACKWARD
         gradient = graph.gradient(done.source, self._credit[i + 1, m])
-        input_gradient = graph.backward(action.kind, gradient, self._components[i].main_parameters())
+        parameters = self._components[i].main_parameters()
+        input_gradient = graph.backward(action.kind, gradient, parameters, splits=splits)
         if action.stream is not None:
             self._credit[i, m][action.stream] = input_gradient
         self._retire(i, m)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from interlocking_backprop.runtime.split_backward import SplitBackward
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.streams import Source
 from interlocking_backprop.tree import Tree, tensors
@@ -37,6 +38,7 @@ class Graph:
         self.outputs = outputs
         self.loss_gradient: Gradient = []
         self._passes_left = n_passes
+        self._split: SplitBackward | None = None
 
     @property
     def is_used_up(self) -> bool:
@@ -57,13 +59,15 @@ class Graph:
             total = [t.add(g, alpha=coefficient) for t, g in zip(total, gradient, strict=True)]
         return total
 
-    def backward(self, kind: Kind, gradient: Gradient, parameters: Sequence[Parameter]) -> Gradient:
+    def backward(self, kind: Kind, gradient: Gradient, parameters: Sequence[Parameter], *, splits: bool) -> Gradient:
         """Runs one pass and returns the gradient of the inputs (empty for ``W``).
 
         Args:
             kind: ``I`` for the inputs, ``W`` for the parameters, ``B`` for both.
             gradient: at the output.
-            parameters: where "W" and "B" accumulate their gradients.
+            parameters: where ``W`` and ``B`` accumulate their gradients.
+            splits: whether this is a half of a joint pass: ``I``, to be completed by a ``W`` with the same gradient, or
+                that ``W``.
 
         Raises:
             ValueError: if the output does not depend on anything that wants a gradient.
@@ -76,7 +80,14 @@ class Graph:
             )
         self._passes_left -= 1
         keep = not self.is_used_up
+        if kind is Kind.BACKWARD_WEIGHT and self._split is not None:
+            self._split.weights(keep_graph=keep)
+            self._split = None
+            return []
         leaves = [t for t in tensors(self.inputs) if t.requires_grad] if kind is not Kind.BACKWARD_WEIGHT else []
+        if kind is Kind.BACKWARD_INPUT and splits:
+            self._split = SplitBackward(outputs, leaves, parameters)
+            return self._split.inputs(gradient)
         if kind is Kind.BACKWARD_INPUT:
             return list(
                 torch.autograd.grad(

@@ -67,7 +67,17 @@ class Costs:
         """Equal components, in units of a forward pass: 1 for ``F`` and ``I``, 2 for ``W`` and ``B``."""
         return cls([ComponentCosts(**costs)] * n_components)
 
-    def duration(self, action: Action) -> float:
-        """How long an action keeps its rank busy; messages do not."""
+    def duration(self, action: Action, *, follows_split: bool = False) -> float:
+        """How long an action keeps its rank busy; messages do not.
+
+        Args:
+            action: the action.
+            follows_split: whether its component's joint backward pass is carried out as ``I`` and ``W``.
+        """
         name = _FIELDS.get(action.kind)
-        return 0.0 if name is None else float(getattr(self.components[action.component], name))
+        if name is None:
+            return 0.0
+        component = self.components[action.component]
+        if action.kind is Kind.BACKWARD_WEIGHT and follows_split and component.split_weight is not None:
+            return component.split_weight
+        return float(getattr(component, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
@@ -34,7 +34,7 @@ def validate(schedule: Schedule) -> None:
     _check_complete(schedule, dependencies)
     _check_accumulation_order(schedule)
     _check_message_order(schedule)
-    _check_progress(schedule, dependencies)
+    execution_order(schedule, dependencies)
 
 
 def split_components(schedule: Schedule) -> frozenset[int]:
@@ -104,18 +104,25 @@ def _check_message_order(schedule: Schedule) -> None:
                 taken[channel] += 1
 
 
-def _check_progress(schedule: Schedule, dependencies: Dependencies) -> None:
-    """Carries the schedule out without computing: each rank goes on while its next action has what it needs."""
-    done: set[Action] = set()
+def execution_order(schedule: Schedule, dependencies: Dependencies) -> list[Action]:
+    """All actions in an order in which they can be carried out one by one.
+
+    Nothing is computed: each rank goes on as long as its next action has what it needs.
+
+    Raises:
+        ScheduleError: if the ranks get stuck.
+    """
+    done: dict[Action, None] = {}
     position = [0] * schedule.n_ranks
     progress = True
     while progress:
         progress = False
         for rank, actions in enumerate(schedule.actions):
-            while position[rank] < len(actions) and done.issuperset(
-                dependencies.prerequisites(actions[position[rank]])
-            ):
-                done.add(actions[position[rank]])
+            while position[rank] < len(actions):
+                action = actions[position[rank]]
+                if any(a not in done for a in dependencies.prerequisites(action)):
+                    break
+                done[action] = None
                 position[rank] += 1
                 progress = True
     stuck = [(rank, position[rank]) for rank, actions in enumerate(schedule.actions) if position[rank] < len(actions)]
@@ -126,9 +133,10 @@ def _check_progress(schedule: Schedule, dependencies: Dependencies) -> None:
         action = schedule.actions[rank][n]
         missing = [str(a) for a in dependencies.prerequisites(action) if a not in done]
         raise _error(schedule, rank, n, f"{action} waits for ever for {', '.join(missing)}")
+    return list(done)
 
 
-def _needs_a_later_one(actions: Sequence[Action], dependencies: Dependencies, done: set[Action]) -> bool:
+def _needs_a_later_one(actions: Sequence[Action], dependencies: Dependencies, done: Container[Action]) -> bool:
     """Whether the first action needs one that comes behind it."""
     return any(a in actions for a in dependencies.prerequisites(actions[0]) if a not in done)
 

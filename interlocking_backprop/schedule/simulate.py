@@ -1,0 +1,227 @@
+"""What a schedule takes when it is run step after step, without a flush between them: time, bubbles, memory, messages.
+
+Each rank carries out its list in order. A send ends at once and its message arrives after the latency and its transfer;
+a receive waits for it. Step t+1 of a rank follows its step t, whatever the other ranks are at, so the ranks drift apart
+as far as the messages let them, and after a few steps every step takes the same time.
+
+    pairwise, K = 3, M = 1: costs F 1, I 1, W 2, B 2
+      rank 0  F0 . . . . . . W0 W0 U  F0 …
+      rank 1     F1 I1 . .   W1 W1    …         each rank's F(t+1) waits for its own U(t) alone
+      rank 2           F2 B2 B2 …
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.validate import execution_order, split_components
+
+PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+
+
+class Interval(NamedTuple):
+    """An action in time."""
+
+    rank: int
+    step: int
+    action: Action
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What `simulate` found. Times are in the unit of the costs.
+
+    Attributes:
+        step_time: from one step to the next, in the steady state.
+        busy: for each rank the time per step in which it computes.
+        peak_graphs: for each rank the most graphs (of a component and a micro-batch) alive at once.
+        peak_bytes: for each rank the most bytes of saved activations and weight gradients alive at once.
+        n_messages: for each rank the messages that it sends per step.
+        message_bytes: for each rank the bytes that it sends per step.
+        timeline: the actions that take time, of the last steps that were simulated.
+    """
+
+    step_time: float
+    busy: tuple[float, ...]
+    peak_graphs: tuple[int, ...]
+    peak_bytes: tuple[float, ...]
+    n_messages: tuple[int, ...]
+    message_bytes: tuple[float, ...]
+    timeline: tuple[Interval, ...]
+
+    @property
+    def limit(self) -> float:
+        """The busy time of the fullest rank: no order can be faster."""
+        return max(self.busy)
+
+    @property
+    def utilization(self) -> tuple[float, ...]:
+        """For each rank the share of the time in which it computes."""
+        return tuple(b / self.step_time if self.step_time else 1.0 for b in self.busy)
+
+    @property
+    def bubble(self) -> float:
+        """The share of all ranks' time that is idle."""
+        return 1.0 - sum(self.utilization) / len(self.busy)
+
+
+def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_steps: int = 3) -> Simulation:
+    """Runs a schedule on a model of time.
+
+    Args:
+        schedule: valid.
+        costs: of its components.
+        max_steps: how many steps at most, if the times do not become periodic before.
+        timeline_steps: how many of the last steps the timeline shows.
+
+    Raises:
+        ScheduleError: if the schedule is in deadlock.
+    """
+    clock = _Clock(schedule, costs)
+    ends: list[np.ndarray] = [clock.now.copy()]
+    while len(ends) <= max_steps and not _is_periodic(ends):
+        clock.step()
+        ends.append(clock.now.copy())
+    span = _period(ends)
+    step_time = float((ends[-1] - ends[-1 - span]).max()) / span
+    timeline = [interval for _ in range(timeline_steps) for interval in clock.step()]
+    memory = [_peaks(schedule, rank, costs) for rank in range(schedule.n_ranks)]
+    messages = [_messages(schedule, rank, costs) for rank in range(schedule.n_ranks)]
+    return Simulation(
+        step_time=step_time,
+        busy=tuple(sum(clock.durations[a] for a in actions) for actions in schedule.actions),
+        peak_graphs=tuple(graphs for graphs, _ in memory),
+        peak_bytes=tuple(size for _, size in memory),
+        n_messages=tuple(n for n, _ in messages),
+        message_bytes=tuple(size for _, size in messages),
+        timeline=tuple(timeline),
+    )
+
+
+def durations(schedule: Schedule, costs: Costs) -> dict[Action, float]:
+    """How long each action keeps its rank busy; a ``W`` behind the ``I`` of its own stream may cost less."""
+    split = split_components(schedule)
+    return {action: costs.duration(action, follows_split=action.component in split) for _, action in schedule}
+
+
+class _Clock:
+    """Carries out step after step; `now` is the time that each rank has come to."""
+
+    def __init__(self, schedule: Schedule, costs: Costs) -> None:
+        self.durations = durations(schedule, costs)
+        self.now = np.zeros(schedule.n_ranks)
+        self._step = 0
+        dependencies = Dependencies(
+            schedule.workload, schedule.n_microbatches, schedule.placement, split_components(schedule)
+        )
+        # (rank, action, its duration, for a send the time of its message, for a receive its send)
+        self._program = [
+            (
+                schedule.placement[action.component],
+                action,
+                self.durations[action],
+                message_time(action, costs),
+                dependencies.prerequisites(action)[0] if action.kind in (Kind.RECV_F, Kind.RECV_B) else None,
+            )
+            for action in execution_order(schedule, dependencies)
+        ]
+
+    def step(self) -> list[Interval]:
+        now = self.now
+        arrivals: dict[Action, float] = {}
+        links: defaultdict[tuple[int, Kind], float] = defaultdict(float)
+        intervals = []
+        for rank, action, duration, transfer, send in self._program:
+            if send is not None:
+                now[rank] = max(now[rank], arrivals[send])
+            elif action.kind.is_communication:
+                # Messages of one rank in one direction share a link.
+                link = (rank, action.kind)
+                begin = max(now[rank], links[link])
+                links[link] = begin + transfer.occupancy
+                arrivals[action] = begin + transfer.occupancy + transfer.latency
+            elif duration > 0:
+                intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
+                now[rank] += duration
+        self._step += 1
+        return intervals
+
+
+class Transfer(NamedTuple):
+    """The time of a message: how long it occupies its link, and how long it is on the way beside that."""
+
+    occupancy: float
+    latency: float
+
+
+def message_time(action: Action, costs: Costs) -> Transfer:
+    """The transfer of a send; nothing for any other action."""
+    if action.kind not in (Kind.SEND_F, Kind.SEND_B):
+        return Transfer(0.0, 0.0)
+    return Transfer(message_bytes(action, costs) / costs.bandwidth, costs.latency)
+
+
+def message_bytes(action: Action, costs: Costs) -> float:
+    """The bytes of a send: an activation, or a stream, which is as large as the activation that it is for."""
+    boundary = action.component if action.kind is Kind.SEND_F else action.component - 1
+    return costs.components[boundary].output_bytes
+
+
+def _is_periodic(ends: list[np.ndarray]) -> bool:
+    return _period(ends, default=0) > 0
+
+
+def _period(ends: list[np.ndarray], default: int | None = None) -> int:
+    """The least number of steps after which all ranks have advanced by the same time, three times in a row.
+
+    If there is none yet: the second half of all steps, or the default.
+    """
+    n = len(ends) - 1
+    for period in (1, 2, 3, 4):
+        if n >= 4 * period + 4:
+            advances = [ends[-1 - i * period] - ends[-1 - (i + 1) * period] for i in range(3)]
+            mean = advances[0].mean()
+            if all(np.allclose(a, mean, rtol=1e-9, atol=1e-12) for a in advances):
+                return period
+    return max(n // 2, 1) if default is None else default
+
+
+def _peaks(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
+    """The most graphs, and the most bytes of saved activations and weight gradients, alive on a rank at once."""
+    passes_left: dict[tuple[int, int], int] = defaultdict(int)
+    for action in schedule.actions[rank]:
+        if action.kind in PASSES and action.microbatch is not None:
+            passes_left[action.component, action.microbatch] += 1
+    graphs: set[tuple[int, int]] = set()
+    gradients: set[int] = set()
+    most, most_bytes = 0, 0.0
+    for i, kind, m, _ in schedule.actions[rank]:
+        if kind is Kind.FORWARD and m is not None and passes_left[i, m]:
+            graphs.add((i, m))
+        if kind in (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
+            gradients.add(i)
+        most = max(most, len(graphs))
+        size = sum(costs.components[j].saved_bytes for j, _ in graphs)
+        most_bytes = max(most_bytes, size + sum(costs.components[j].gradient_bytes for j in gradients))
+        if kind in PASSES and m is not None:
+            passes_left[i, m] -= 1
+            if passes_left[i, m] == 0:
+                graphs.discard((i, m))
+        if kind is Kind.UPDATE:
+            gradients.discard(i)
+    return most, most_bytes
+
+
+def _messages(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
+    sends = [a for a in schedule.actions[rank] if a.kind in (Kind.SEND_F, Kind.SEND_B)]
+    return len(sends), sum(message_bytes(a, costs) for a in sends)
