@@ -9,7 +9,7 @@ e.g. InfoPro (Wang et al., ICLR 2021).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ class Loss:
         function: called with the output, the target, and the extras by keyword.
         wants_component_input: whether it takes x_i.
         wants_network_input: whether it takes x_0; it then travels with the activations.
+
+    Raises:
+        ValueError: if the function cannot be called.
     """
 
     def __init__(self, function: LossFunction) -> None:
@@ -37,6 +40,7 @@ class Loss:
         wanted = _keyword_names(function)
         self.wants_component_input = "component_input" in wanted
         self.wants_network_input = "network_input" in wanted
+        self._count = getattr(function, "n_samples", None)
 
     def __call__(self, output: Tree, target: Tree, component_input: Tree, network_input: Tree) -> Tensor:
         """The loss, a tensor without dimensions.
@@ -54,6 +58,26 @@ class Loss:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss function returned {got}; expected a tensor without dimensions (use the mean).")
         return loss
+
+    def shares(self, targets: Sequence[Tree], n_samples: Sequence[int]) -> list[float | Tensor]:
+        """The share of each micro-batch in the loss over the batch; they sum to 1.
+
+        That of its samples, unless the function counts otherwise: one with a method ``n_samples(target)`` is a mean
+        over so many of whatever it counts (the tokens that are not ignored, say). If nothing counts, all are 0.
+
+        Args:
+            targets: of the micro-batches.
+            n_samples: of the micro-batches.
+        """
+        if len(targets) == 1:
+            return [1.0]
+        counts: list[Any] = list(n_samples) if self._count is None else [self._count(target) for target in targets]
+        # A count on an accelerator stays there: to look at it would be to wait for it.
+        counts = [c.item() if isinstance(c, Tensor) and c.device.type == "cpu" else c for c in counts]
+        total = sum(counts)
+        if isinstance(total, Tensor):
+            return [c / total.clamp(min=1) for c in counts]
+        return [c / total if total else 0.0 for c in counts]
 
 
 def _keyword_names(function: LossFunction) -> set[str]:

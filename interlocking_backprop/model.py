@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch.nn import ModuleList, Parameter
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.microbatch import batch_size, split
-from interlocking_backprop.runtime.executor import Executor, Packet, Step
-from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.runtime.devices import checked_devices, local_devices
+from interlocking_backprop.runtime.executor import Packet, Step
+from interlocking_backprop.runtime.local import LocalRuntime
+from interlocking_backprop.runtime.measure import measure_costs
+from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.scheme import Scheme
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.tree import Tree, map_tensors
@@ -58,7 +60,7 @@ class InterlockingBackpropModel(nn.Module):
         self.exit_losses: list[Tensor | None] = [None] * len(components)
         self.losses = list(losses)
         self._n_steps = 0
-        self._schedules: dict[int, Schedule] = {}
+        self._runtime = LocalRuntime(components, losses)
         self.set_scheme(scheme)
 
     @property
@@ -69,7 +71,7 @@ class InterlockingBackpropModel(nn.Module):
     @property
     def schedule(self) -> Schedule:
         """The schedule of a full batch's step."""
-        return self._schedule(self.n_microbatches)
+        return self._runtime.schedule(self._workload(self._scheme), self.n_microbatches)
 
     def set_scheme(self, scheme: Scheme) -> None:
         """Trains by another scheme from the next step on. Optimizers keep their state.
@@ -84,8 +86,33 @@ class InterlockingBackpropModel(nn.Module):
                 f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has "
                 f"{len(self.components)}; make it for {len(self.components)}."
             )
-        self._workload_of(scheme)
+        self._workload(scheme)
         self._scheme = scheme
+
+    def enable_model_parallel(
+        self,
+        devices: Sequence[torch.device | str] | None = None,
+        *,
+        costs: Costs | None = None,
+        max_graphs: int | None = None,
+    ) -> None:
+        """Puts each component on a device of its own, all at work at once.
+
+        Args:
+            devices: one for each component, in one process; devices may repeat. By default the accelerators of this
+                machine, one for each component.
+            costs: of the components, which the order of actions is found for (see `measure_costs`); by default all
+                equal.
+            max_graphs: the most graphs, of a component and a micro-batch each, that may be alive on a device; by
+                default as many as the fastest order found keeps.
+
+        Raises:
+            ValueError: if there are too few devices, or a device is not there.
+        """
+        k = len(self.components)
+        chosen = local_devices(k) if devices is None else checked_devices(devices, k)
+        self._runtime.close()
+        self._runtime = LocalRuntime(list(self.components), self.losses, chosen, costs, max_graphs)
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
         """Trains on one batch.
@@ -102,38 +129,46 @@ class InterlockingBackpropModel(nn.Module):
             ValueError: if the batch is empty or its tensors differ in their leading sizes.
             Exception: what a module, a loss or an optimizer raises, as it is.
         """
-        size = batch_size(inputs)
-        n = min(self.n_microbatches, size)
-        asked_for = any(loss.wants_network_input for loss in self.losses)
-        packets = [
-            Packet(x, target, map_tensors(Tensor.detach, x) if asked_for else None)
-            for x, target in zip(split(inputs, n, size), split(targets, n, size), strict=True)
-        ]
-        weights = [(size // n + (m < size % n)) / size for m in range(n)]
-        step = Step(self.seed, self._n_steps, packets, weights)
-        self._executor(n).run(step)
+        # Parameters may have been frozen or unfrozen since the last step.
+        workload = self._workload(self._scheme)
+        step = self._step(inputs, targets)
+        future = self._runtime.train(workload, step)
         self._n_steps += 1
         self.exit_losses = [step.losses.get(i) for i in range(len(self.components))]
-        future: Future[Tensor] = Future()
-        future.set_result(step.losses[len(self.components) - 1])
         return future
 
     @torch.no_grad()
     def forward(self, inputs: Tree) -> Tree:
         """The network's output, on the output device. No graph is kept: for gradients use `training_step`."""
-        for component in self.components:
-            inputs = component(inputs)
-        return inputs
+        return self._runtime.forward(inputs)
 
-    @torch.no_grad()
     def forward_exits(self, inputs: Tree) -> list[Tree | None]:
         """The output at every exit: of each auxiliary net, None where there is none, and the network's own, last."""
-        exits = []
-        for component in self.components:
-            inputs = component(inputs)
-            exits.append(component.aux_net(inputs) if component.aux_net is not None else None)
-        exits[-1] = inputs
-        return exits
+        return self.map_exits(lambda output, _: output, inputs)
+
+    @torch.no_grad()
+    def map_exits(self, function: Callable[[Tree, Tree], Any], inputs: Tree, targets: Tree = None) -> list[Any]:
+        """Calls a function with the output at every exit and the targets, there where the exit is.
+
+        Args:
+            function: of an exit's output and the targets, both on the device of the exit.
+            inputs: of the network.
+            targets: what the function gets beside each output.
+
+        Returns:
+            What it returned, for each component; None where there is no head.
+        """
+        return self._runtime.map_exits(function, inputs, targets)
+
+    def measure_costs(self, inputs: Tree, targets: Tree, repeats: int = 5) -> Costs:
+        """Times what each component does with a micro-batch, on the device where it is, for `enable_model_parallel`.
+
+        Args:
+            inputs: of the network, one micro-batch.
+            targets: of the losses.
+            repeats: how often each is timed; the median counts.
+        """
+        return measure_costs(list(self.components), self.losses, inputs, targets, repeats)
 
     def lr_scheduler_step(self, metric: float | Tensor | None = None) -> None:
         """Steps all LR schedulers.
@@ -155,14 +190,15 @@ class InterlockingBackpropModel(nn.Module):
 
     def get_input_device(self) -> torch.device:
         """The device of the first component, where inputs go."""
-        return self._devices()[0]
+        return self._runtime.devices()[0]
 
     def get_output_device(self) -> torch.device:
         """The device of the last component, where the output and the loss are."""
-        return self._devices()[-1]
+        return self._runtime.devices()[-1]
 
     def shutdown(self) -> None:
         """Ends what `enable_model_parallel` began; nothing to do before that."""
+        self._runtime.close()
 
     def training_state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed."""
@@ -186,28 +222,18 @@ class InterlockingBackpropModel(nn.Module):
             component.load_training_state_dict(saved)
         self._n_steps, self.seed = state["n_steps"], state["seed"]
 
-    def _workload_of(self, scheme: Scheme) -> Workload:
+    def _workload(self, scheme: Scheme) -> Workload:
         heads = [component.aux_net is not None for component in self.components[:-1]]
         trainable = [bool(component.main_parameters()) for component in self.components]
         return Workload(scheme, (*heads, True), tuple(trainable))
 
-    def _schedule(self, n_microbatches: int) -> Schedule:
-        workload = self._workload_of(self._scheme)  # parameters may have been frozen or unfrozen since the last step
-        known = self._schedules.get(n_microbatches)
-        if known is None or known.workload != workload:
-            known = depth_first(workload, n_microbatches)
-            validate(known)
-            self._schedules[n_microbatches] = known
-        return known
-
-    def _executor(self, n_microbatches: int) -> Executor:
-        components = dict(enumerate(self.components))
-        devices = dict(enumerate(self._devices()))
-        return Executor(self._schedule(n_microbatches), 0, components, devices, self.losses)
-
-    def _devices(self) -> list[torch.device]:
-        """The device of each component; one without parameters is where the one below it is."""
-        devices = [component.device for component in self.components]
-        first = next((d for d in devices if d is not None), torch.device("cpu"))
-        filled = itertools.accumulate(devices, lambda below, own: own or below, initial=first)
-        return [device for device in filled if device is not None][1:]
+    def _step(self, inputs: Tree, targets: Tree) -> Step:
+        """A batch cut into micro-batches, each with its share in every loss."""
+        size = batch_size(inputs)
+        n = min(self.n_microbatches, size)
+        parts = list(zip(split(inputs, n, size), split(targets, n, size), strict=True))
+        asked_for = any(loss.wants_network_input for loss in self.losses)
+        packets = [Packet(x, target, map_tensors(Tensor.detach, x) if asked_for else None) for x, target in parts]
+        sizes = [size // n + (m < size % n) for m in range(n)]
+        shares = {loss: loss.shares([target for _, target in parts], sizes) for loss in set(self.losses)}
+        return Step(self.seed, self._n_steps, packets, [shares[loss] for loss in self.losses])

@@ -33,5 +33,9 @@ def detached(tree: Tree) -> Tree:
 
 
 def to_device(tree: Tree, device: torch.device) -> Tree:
-    """The structure on a device; copies from pinned memory and between accelerators do not block."""
-    return map_tensors(lambda t: t if t.device == device else t.to(device, non_blocking=True), tree)
+    """The structure on a device, copies being cut off from the graph; those from pinned memory do not block."""
+
+    def moved(t: Tensor) -> Tensor:
+        return t if t.device == device else t.detach().to(device, non_blocking=True).requires_grad_(t.requires_grad)
+
+    return map_tensors(moved, tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.graph import Gradient, Graph, loss_backward
 from interlocking_backprop.runtime.randomness import preserved, seed_device
-from interlocking_backprop.schedule.action import Action, Kind
-from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.action import PASSES, Action, Kind
+from interlocking_backprop.streams import Workload
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
 
 
@@ -33,6 +33,25 @@ class Packet(NamedTuple):
     network_input: Tree
 
 
+class Transport(Protocol):
+    """Takes messages to components that are elsewhere, and brings theirs.
+
+    The arguments are those of the action: the component that sends or receives, the micro-batch and the stream.
+    """
+
+    def send_packet(self, i: int, m: int, packet: Packet) -> None:
+        """Sends what component i + 1 needs for its forward pass."""
+
+    def receive_packet(self, i: int, m: int) -> Packet:
+        """Waits for what component i needs for its forward pass."""
+
+    def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
+        """Sends a stream at the input of component i to component i - 1."""
+
+    def receive_gradient(self, i: int, m: int, stream: int, like: Sequence[Tensor]) -> Gradient:
+        """Waits for a stream at the output of component i; ``like`` are the tensors that it is the gradient of."""
+
+
 @dataclass
 class Step:
     """One training step: what goes in, and the losses that come out.
@@ -40,44 +59,50 @@ class Step:
     Attributes:
         seed: the model's; with the number of the step it keys the random numbers.
         number: how many steps came before.
-        packets: for each micro-batch what component 0 receives.
-        weights: for each micro-batch its share of the batch; they sum to 1.
-        losses: for each component that computes a loss its mean over the batch, detached.
+        packets: for each micro-batch what component 0 receives; empty where component 0 is elsewhere.
+        weights: for each component the shares of the micro-batches in its loss over the batch; they sum to 1.
+        losses: for each component at hand that computes a loss its mean over the batch, detached.
     """
 
     seed: int
     number: int
     packets: Sequence[Packet]
-    weights: Sequence[float]
+    weights: Sequence[Sequence[float | Tensor]]
     losses: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Executor:
-    """Carries out one rank's actions of a schedule.
+    """Carries out actions on the components that are at hand in this process.
 
     Args:
-        schedule: validated.
-        rank: whose actions.
-        components: those of the rank, by index.
+        actions: of one step, in their order.
+        workload: the scheme and the network.
+        components: those at hand, by index.
         devices: for each of them where it computes.
         losses: the loss of each component of the model.
+        transport: for the messages among the actions.
+
+    Attributes:
+        current: the action that is being carried out, for whoever watches; None between steps.
     """
 
     def __init__(
         self,
-        schedule: Schedule,
-        rank: int,
+        actions: Sequence[Action],
+        workload: Workload,
         components: Mapping[int, Component],
         devices: Mapping[int, torch.device],
         losses: Sequence[Loss],
+        transport: Transport | None = None,
     ) -> None:
-        self._actions = schedule.actions[rank]
-        self._work = schedule.workload.components
+        self._actions = actions
+        self._work = workload.components
         self._components = components
         self._devices = devices
         self._losses = losses
+        self.current: Action | None = None
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
-        self._n_passes = Counter(a.component for a in self._actions if a.kind in _PASSES and a.microbatch == 0)
+        self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
         # What is at hand, by component and micro-batch: inputs, graphs, targets of losses to come, credit from above.
         self._packets: dict[tuple[int, int], Packet] = {}
         self._graphs: dict[tuple[int, int], Graph] = {}
@@ -91,6 +116,16 @@ class Executor:
             Kind.FULL_BACKWARD: self._backward,
             Kind.UPDATE: self._update,
         }
+        if transport is not None:
+            self._transport = transport
+            self._handlers |= {
+                Kind.SEND_F: self._send_forward,
+                Kind.RECV_F: self._receive_forward,
+                Kind.SEND_B: self._send_backward,
+                Kind.RECV_B: self._receive_backward,
+            }
+        # The most graphs alive at once, to hold against the simulator.
+        self.peak_graphs = 0
 
     def run(self, step: Step) -> None:
         """Carries out a step and fills in its losses.
@@ -102,12 +137,14 @@ class Executor:
         try:
             with torch.enable_grad(), preserved(set(self._devices.values())):
                 for action in self._actions:
+                    self.current = action
                     self._handlers[action.kind](action, step)
         except BaseException:
             for component in self._components.values():
                 component.free_gradients()
             raise
         finally:
+            self.current = None
             for state in (self._packets, self._graphs, self._losses_due, self._credit):
                 state.clear()
 
@@ -127,6 +164,7 @@ class Executor:
             )
         if n_passes or work.computes_loss:
             self._graphs[i, m] = Graph(i, inputs, outputs, n_passes)
+            self.peak_graphs = max(self.peak_graphs, len(self._graphs))
         if work.computes_loss:
             self._losses_due[i, m] = packet
         if i + 1 < len(self._work):
@@ -135,15 +173,15 @@ class Executor:
     def _loss(self, action: Action, step: Step) -> None:
         i, m = _place(action)
         component, graph, packet = self._components[i], self._graphs[i, m], self._losses_due.pop((i, m))
-        exit_input = (
-            detached(graph.outputs) if self._work[i].uses_loss_gradient else map_tensors(Tensor.detach, graph.outputs)
-        )
+        wants_gradient = self._work[i].uses_loss_gradient
+        exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
         seed_device(self._devices[i], step.seed, step.number, "L", i, m)
         output = exit_input if component.aux_net is None else component.aux_net(exit_input)
         loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
-        graph.loss_gradient = loss_backward(loss, step.weights[m], leaves, component.aux_parameters())
-        weighted = loss.detach() * step.weights[m]
+        weight = step.weights[i][m]
+        graph.loss_gradient = loss_backward(loss, weight, leaves, component.aux_parameters())
+        weighted = loss.detach() * weight
         step.losses[i] = step.losses[i] + weighted if m else weighted
         self._retire(i, m)
 
@@ -164,14 +202,30 @@ class Executor:
     def _update(self, action: Action, step: Step) -> None:
         self._components[action.component].update()
 
+    def _send_forward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        self._transport.send_packet(i, m, self._packets.pop((i + 1, m)))
+
+    def _receive_forward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        self._packets[i, m] = self._transport.receive_packet(i, m)
+
+    def _send_backward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        assert action.stream is not None
+        self._transport.send_gradient(i, m, action.stream, self._credit[i, m].pop(action.stream))
+
+    def _receive_backward(self, action: Action, step: Step) -> None:
+        i, m = _place(action)
+        assert action.stream is not None
+        like = [t for t in tensors(self._graphs[i, m].outputs) if t.requires_grad]
+        self._credit[i + 1, m][action.stream] = self._transport.receive_gradient(i, m, action.stream, like)
+
     def _retire(self, i: int, m: int) -> None:
         """Lets go of a graph that has served everybody, and of the credit that it used."""
         if self._graphs[i, m].is_used_up and (i, m) not in self._losses_due:
             del self._graphs[i, m]
             self._credit.pop((i + 1, m), None)
-
-
-_PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
 
 
 def _place(action: Action) -> tuple[int, int]:

@@ -98,7 +98,9 @@ class Graph:
         return [_taken(leaf) for leaf in leaves]
 
 
-def loss_backward(loss: Tensor, weight: float, leaves: Sequence[Tensor], parameters: Sequence[Parameter]) -> Gradient:
+def loss_backward(
+    loss: Tensor, weight: float | Tensor, leaves: Sequence[Tensor], parameters: Sequence[Parameter]
+) -> Gradient:
     """Accumulates ``weight * loss`` into the parameters and returns its gradient at the leaves.
 
     Args:
@@ -116,7 +118,7 @@ def loss_backward(loss: Tensor, weight: float, leaves: Sequence[Tensor], paramet
             "item() or no_grad()."
         )
     if leaves or (parameters and loss.requires_grad):
-        seed = torch.full_like(loss, weight)
+        seed = torch.ones_like(loss) * weight
         torch.autograd.backward(loss, seed, inputs=[*parameters, *leaves])
     return [_taken(leaf) for leaf in leaves]
 

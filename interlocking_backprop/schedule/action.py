@@ -46,6 +46,9 @@ class Kind(str, Enum):
         return self not in (Kind.UPDATE, Kind.REDUCE_GRAD)
 
 
+PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+"""The backward passes through a component."""
+
 _KINDS = "|".join(sorted((kind.value for kind in Kind), key=len, reverse=True))
 _ACTION = re.compile(rf"(?P<component>\d+)(?P<kind>{_KINDS})(?P<microbatch>\d+)?(?:\.(?P<stream>\d+))?")
 

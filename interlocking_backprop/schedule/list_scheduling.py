@@ -20,11 +20,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.schedule.simulate import PASSES, message_time, simulate
+from interlocking_backprop.schedule.simulate import message_time, simulate
 from interlocking_backprop.streams import Workload
 
 

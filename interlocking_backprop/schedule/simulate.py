@@ -18,13 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import execution_order, split_components
 
-PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+# What needs the graph of a forward pass, or its output.
+_USES = (Kind.LOSS, *PASSES)
 
 
 class Interval(NamedTuple):
@@ -108,6 +109,14 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     )
 
 
+def merged_order(schedule: Schedule, costs: Costs | None = None) -> list[Action]:
+    """The actions of all ranks as one list, in the order in which they begin, for a process that issues them all."""
+    clock = _Clock(schedule, costs or Costs.uniform(schedule.n_components, split_weight=1.0))
+    for _ in range(4):
+        clock.step()
+    return sorted(clock.begins, key=clock.begins.__getitem__)  # stable: what depends on another stays behind it
+
+
 def durations(schedule: Schedule, costs: Costs) -> dict[Action, float]:
     """How long each action keeps its rank busy; a ``W`` behind the ``I`` of its own stream may cost less."""
     split = split_components(schedule)
@@ -115,12 +124,15 @@ def durations(schedule: Schedule, costs: Costs) -> dict[Action, float]:
 
 
 class _Clock:
-    """Carries out step after step; `now` is the time that each rank has come to."""
+    """Carries out step after step; `now` is the time that each rank has come to, `begins` when each action began."""
 
     def __init__(self, schedule: Schedule, costs: Costs) -> None:
         self.durations = durations(schedule, costs)
         self.now = np.zeros(schedule.n_ranks)
+        self.begins: dict[Action, float] = {}
         self._step = 0
+        # Messages of one rank in one direction share a link; here is when it is free again.
+        self._links: defaultdict[tuple[int, Kind], float] = defaultdict(float)
         dependencies = Dependencies(
             schedule.workload, schedule.n_microbatches, schedule.placement, split_components(schedule)
         )
@@ -139,16 +151,17 @@ class _Clock:
     def step(self) -> list[Interval]:
         now = self.now
         arrivals: dict[Action, float] = {}
-        links: defaultdict[tuple[int, Kind], float] = defaultdict(float)
         intervals = []
         for rank, action, duration, transfer, send in self._program:
             if send is not None:
                 now[rank] = max(now[rank], arrivals[send])
-            elif action.kind.is_communication:
-                # Messages of one rank in one direction share a link.
+            self.begins[action] = float(now[rank])
+            if send is not None:
+                continue
+            if action.kind.is_communication:
                 link = (rank, action.kind)
-                begin = max(now[rank], links[link])
-                links[link] = begin + transfer.occupancy
+                begin = max(now[rank], self._links[link])
+                self._links[link] = begin + transfer.occupancy
                 arrivals[action] = begin + transfer.occupancy + transfer.latency
             elif duration > 0:
                 intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
@@ -157,18 +170,18 @@ class _Clock:
         return intervals
 
 
-class Transfer(NamedTuple):
+class MessageTime(NamedTuple):
     """The time of a message: how long it occupies its link, and how long it is on the way beside that."""
 
     occupancy: float
     latency: float
 
 
-def message_time(action: Action, costs: Costs) -> Transfer:
+def message_time(action: Action, costs: Costs) -> MessageTime:
     """The transfer of a send; nothing for any other action."""
     if action.kind not in (Kind.SEND_F, Kind.SEND_B):
-        return Transfer(0.0, 0.0)
-    return Transfer(message_bytes(action, costs) / costs.bandwidth, costs.latency)
+        return MessageTime(0.0, 0.0)
+    return MessageTime(message_bytes(action, costs) / costs.bandwidth, costs.latency)
 
 
 def message_bytes(action: Action, costs: Costs) -> float:
@@ -198,24 +211,24 @@ def _period(ends: list[np.ndarray], default: int | None = None) -> int:
 
 def _peaks(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
     """The most graphs, and the most bytes of saved activations and weight gradients, alive on a rank at once."""
-    passes_left: dict[tuple[int, int], int] = defaultdict(int)
+    uses_left: dict[tuple[int, int], int] = defaultdict(int)
     for action in schedule.actions[rank]:
-        if action.kind in PASSES and action.microbatch is not None:
-            passes_left[action.component, action.microbatch] += 1
+        if action.kind in _USES and action.microbatch is not None:
+            uses_left[action.component, action.microbatch] += 1
     graphs: set[tuple[int, int]] = set()
     gradients: set[int] = set()
     most, most_bytes = 0, 0.0
     for i, kind, m, _ in schedule.actions[rank]:
-        if kind is Kind.FORWARD and m is not None and passes_left[i, m]:
+        if kind is Kind.FORWARD and m is not None and uses_left[i, m]:
             graphs.add((i, m))
         if kind in (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
             gradients.add(i)
         most = max(most, len(graphs))
         size = sum(costs.components[j].saved_bytes for j, _ in graphs)
         most_bytes = max(most_bytes, size + sum(costs.components[j].gradient_bytes for j in gradients))
-        if kind in PASSES and m is not None:
-            passes_left[i, m] -= 1
-            if passes_left[i, m] == 0:
+        if kind in _USES and m is not None:
+            uses_left[i, m] -= 1
+            if uses_left[i, m] == 0:
                 graphs.discard((i, m))
         if kind is Kind.UPDATE:
             gradients.discard(i)
