@@ -1,5 +1,6 @@
 """Train networks cut by depth over several accelerators, and choose for every component which loss trains it."""
 
+from interlocking_backprop import huggingface
 from interlocking_backprop.build import (
     build_e2e_model,
     build_local_model,
@@ -8,7 +9,10 @@ from interlocking_backprop.build import (
     build_pairwise_model,
 )
 from interlocking_backprop.component import Component
+from interlocking_backprop.huggingface import from_huggingface
 from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.nets.heads import auxiliary_heads
+from interlocking_backprop.partition import Partition, partition
 from interlocking_backprop.runtime.allocator import keep_freed_memory
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import ComponentCosts, Costs
@@ -20,8 +24,7 @@ from interlocking_backprop.schedule.validate import ScheduleError, validate
 from interlocking_backprop.scheme import Scheme, deep_supervision, e2e, local, nwise, pairwise
 from interlocking_backprop.scheme_text import parse_scheme
 from interlocking_backprop.streams import Workload
-
-__version__ = "0.1.0"
+from interlocking_backprop.version import __version__
 
 __all__ = [
     "Action",
@@ -29,11 +32,14 @@ __all__ = [
     "ComponentCosts",
     "Costs",
     "InterlockingBackpropModel",
+    "Partition",
     "Schedule",
     "ScheduleError",
     "Scheme",
     "Simulation",
     "Workload",
+    "__version__",
+    "auxiliary_heads",
     "balanced_placement",
     "build_e2e_model",
     "build_local_model",
@@ -43,12 +49,15 @@ __all__ = [
     "deep_supervision",
     "depth_first",
     "e2e",
+    "from_huggingface",
+    "huggingface",
     "keep_freed_memory",
     "list_schedule",
     "local",
     "nwise",
     "pairwise",
     "parse_scheme",
+    "partition",
     "simulate",
     "validate",
 ]

@@ -92,6 +92,14 @@ class Component(nn.Module):
         device = self.device
         return self.main_net(x if device is None else to_device(x, device))
 
+    def discard(self) -> None:
+        """Gives up parameters and optimizers: another process has them. What is left is the structure."""
+        self.to("meta")
+        self.optimizer = self.aux_optimizer = None
+        self.lr_schedulers = []
+        self._main_parameters = list(self.main_net.parameters())
+        self._aux_parameters = list(self.aux_net.parameters()) if self.aux_net is not None else []
+
     def update(self) -> None:
         """Clips, steps the optimizers and frees the gradients."""
         if self.max_grad_norm is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from interlocking_backprop.runtime.devices import checked_devices, local_devices
 from interlocking_backprop.runtime.executor import Packet, Step
 from interlocking_backprop.runtime.local import LocalRuntime
 from interlocking_backprop.runtime.measure import measure_costs
+from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
+from interlocking_backprop.runtime.process_groups import has_ranks
+from interlocking_backprop.runtime.ranks import RankRuntime
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme import Scheme
@@ -60,7 +64,7 @@ class InterlockingBackpropModel(nn.Module):
         self.exit_losses: list[Tensor | None] = [None] * len(components)
         self.losses = list(losses)
         self._n_steps = 0
-        self._runtime = LocalRuntime(components, losses)
+        self._runtime: LocalRuntime | RankRuntime = LocalRuntime(components, losses)
         self.set_scheme(scheme)
 
     @property
@@ -72,6 +76,11 @@ class InterlockingBackpropModel(nn.Module):
     def schedule(self) -> Schedule:
         """The schedule of a full batch's step."""
         return self._runtime.schedule(self._workload(self._scheme), self.n_microbatches)
+
+    @property
+    def local_components(self) -> list[int]:
+        """The components that this process has: all, but for several ranks."""
+        return self._runtime.local_components
 
     def set_scheme(self, scheme: Scheme) -> None:
         """Trains by another scheme from the next step on. Optimizers keep their state.
@@ -95,24 +104,43 @@ class InterlockingBackpropModel(nn.Module):
         *,
         costs: Costs | None = None,
         max_graphs: int | None = None,
+        timeout: timedelta = timedelta(minutes=10),
     ) -> None:
-        """Puts each component on a device of its own, all at work at once.
+        """Puts the components on devices of their own, all at work at once.
+
+        In one of several processes (under torchrun, or after ``init_process_group``) this rank keeps its components
+        and gives up the others; neighbours share a rank where there are more components than ranks. All ranks call
+        this, and from then on the same methods in the same order: rank 0 with data, the others with None. In a single
+        process every component goes to its device.
 
         Args:
-            devices: one for each component, in one process; devices may repeat. By default the accelerators of this
-                machine, one for each component.
+            devices: in a single process one for each component; devices may repeat; by default the accelerators of
+                this machine. In one of several processes this rank's device, as a list of one; by default the
+                accelerator of its local rank, or else the CPU.
             costs: of the components, which the order of actions is found for (see `measure_costs`); by default all
                 equal.
             max_graphs: the most graphs, of a component and a micro-batch each, that may be alive on a device; by
                 default as many as the fastest order found keeps.
+            timeout: how long a rank may wait for another before the run is given up.
 
         Raises:
-            ValueError: if there are too few devices, or a device is not there.
+            ValueError: if there are too few devices or components, a device is not there, or the ranks have built
+                different models.
         """
         k = len(self.components)
-        chosen = local_devices(k) if devices is None else checked_devices(devices, k)
         self._runtime.close()
-        self._runtime = LocalRuntime(list(self.components), self.losses, chosen, costs, max_graphs)
+        if not has_ranks():
+            chosen = local_devices(k) if devices is None else checked_devices(devices, k)
+            self._runtime = LocalRuntime(list(self.components), self.losses, chosen, costs, max_graphs)
+            return
+        device = None if devices is None else checked_devices(devices, 1)[0]
+        facts = model_facts(self.components, self.losses, self._scheme, self.n_microbatches)
+        self._runtime = RankRuntime(
+            list(self.components), self.losses, self.n_microbatches, facts, device, costs, max_graphs, timeout
+        )
+        self.seed = self._runtime.from_rank_0(self.seed)
+        self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
         """Trains on one batch.
@@ -122,8 +150,11 @@ class InterlockingBackpropModel(nn.Module):
                 fewer samples than ``n_microbatches`` is cut into single samples.
             targets: whatever the losses take as their second argument, samples along dimension 0.
 
+            On ranks other than the first both may be None.
+
         Returns:
-            A future of the last component's loss: the mean over the batch, without dimensions, detached.
+            A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other
+            than the last, a future of None.
 
         Raises:
             ValueError: if the batch is empty or its tensors differ in their leading sizes.
@@ -131,7 +162,8 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        step = self._step(inputs, targets)
+        has_data = not isinstance(self._runtime, RankRuntime) or self._runtime.rank == 0
+        step = self._step(inputs, targets) if has_data else Step(self.seed, self._n_steps, (), ())
         future = self._runtime.train(workload, step)
         self._n_steps += 1
         self.exit_losses = [step.losses.get(i) for i in range(len(self.components))]
@@ -139,7 +171,10 @@ class InterlockingBackpropModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: Tree) -> Tree:
-        """The network's output, on the output device. No graph is kept: for gradients use `training_step`."""
+        """The network's output, on the output device. No graph is kept: for gradients use `training_step`.
+
+        On several ranks all call this, and the last one gets the output, the others None.
+        """
         return self._runtime.forward(inputs)
 
     def forward_exits(self, inputs: Tree) -> list[Tree | None]:
@@ -156,7 +191,7 @@ class InterlockingBackpropModel(nn.Module):
             targets: what the function gets beside each output.
 
         Returns:
-            What it returned, for each component; None where there is no head.
+            What it returned, for each component; None where there is no head, or where another rank has it.
         """
         return self._runtime.map_exits(function, inputs, targets)
 
@@ -180,7 +215,7 @@ class InterlockingBackpropModel(nn.Module):
             component.lr_scheduler_step(metric)
 
     def get_lr(self) -> float:
-        """The learning rate of the first component that has an optimizer (of its first parameter group)."""
+        """The learning rate of the first component that has an optimizer here (of its first parameter group)."""
         optimizers = (o for component in self.components for o in component.optimizers)
         return float(next(optimizers).param_groups[0]["lr"])
 
@@ -205,7 +240,10 @@ class InterlockingBackpropModel(nn.Module):
         return {
             "n_steps": self._n_steps,
             "seed": self.seed,
-            "components": [component.training_state_dict() for component in self.components],
+            "components": [
+                component.training_state_dict() if i in self.local_components else None
+                for i, component in enumerate(self.components)
+            ],
         }
 
     def load_training_state_dict(self, state: dict[str, Any]) -> None:
@@ -218,8 +256,8 @@ class InterlockingBackpropModel(nn.Module):
             raise ValueError(
                 f"the saved state is of {len(state['components'])} components, the model has {len(self.components)}."
             )
-        for component, saved in zip(self.components, state["components"], strict=True):
-            component.load_training_state_dict(saved)
+        for i in self.local_components:
+            self.components[i].load_training_state_dict(state["components"][i])
         self._n_steps, self.seed = state["n_steps"], state["seed"]
 
     def _workload(self, scheme: Scheme) -> Workload:

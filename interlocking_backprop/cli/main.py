@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from interlocking_backprop import __version__
+from interlocking_backprop.version import __version__
 
 Command = Callable[[Sequence[str]], int]
 

@@ -74,6 +74,11 @@ class LocalRuntime:
             filled.append(device)
         return filled
 
+    @property
+    def local_components(self) -> list[int]:
+        """All."""
+        return list(range(len(self._components)))
+
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
         """The schedule of a step."""
         return self._plan(workload, n_microbatches).schedule

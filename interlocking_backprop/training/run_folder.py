@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-import interlocking_backprop
 from interlocking_backprop.files import replacing, write_text
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
+from interlocking_backprop.version import __version__
 
 
 class RunFolder:
@@ -106,7 +106,7 @@ def environment() -> dict[str, Any]:
     """Versions, hardware and command, as every figure should name them."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "interlocking_backprop": interlocking_backprop.__version__,
+        "interlocking_backprop": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

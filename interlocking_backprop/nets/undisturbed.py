@@ -1,0 +1,46 @@
+"""Modules may be run on a sample, to be measured or for the shapes that they return, without a trace of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from interlocking_backprop.runtime.randomness import preserved
+from interlocking_backprop.tree import Tree, tensors
+
+
+@contextmanager
+def undisturbed(modules: Sequence[nn.Module], sample_input: Tree, *, training: bool) -> Iterator[None]:
+    """Leaves modes, buffers and random generators as they were.
+
+    Parameters are not looked after: who runs the modules takes care not to accumulate gradients.
+
+    Args:
+        modules: that are about to be run.
+        sample_input: what they are run on.
+        training: the mode that they are in meanwhile.
+    """
+    parts = list({part: None for module in modules for part in module.modules()})
+    modes = [part.training for part in parts]
+    buffers = list({buffer: None for part in parts for buffer in part.buffers(recurse=False)})
+    values = [buffer.clone() for buffer in buffers]
+    try:
+        with preserved(devices_of(modules, sample_input)):
+            for module in modules:
+                module.train(training)
+            yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+        with torch.no_grad():
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.copy_(value)
+
+
+def devices_of(modules: Sequence[nn.Module], sample_input: Tree) -> list[torch.device]:
+    """Where the modules compute: the devices of their parameters and of the sample, each once."""
+    found = [t.device for t in tensors(sample_input)] + [p.device for m in modules for p in m.parameters()]
+    return list(dict.fromkeys(device for device in found if device.type != "meta"))

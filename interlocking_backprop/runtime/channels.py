@@ -1,0 +1,177 @@
+"""Messages between neighbouring ranks: posted early, waited for late.
+
+Activations go up in one process group, credit down in another, so that neither direction waits for the other. Between
+two ranks the messages of a direction arrive in the order in which they are sent; schedules are validated for that, and
+nothing else identifies a message. Every tensor travels as its bytes, so any dtype will do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from interlocking_backprop.runtime.process_groups import Groups
+from interlocking_backprop.tree import Tree, map_tensors
+
+
+@dataclass(frozen=True)
+class TensorFormat:
+    """What a tensor looks like before it is there."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    requires_grad: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorFormat:
+        return cls(tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
+
+    def empty(self, device: torch.device) -> Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=device)
+
+
+def format_of(tree: Tree) -> Tree:
+    """The structure with a `TensorFormat` in the place of every tensor."""
+    return map_tensors(TensorFormat.of, tree)
+
+
+class RankFailedError(RuntimeError):
+    """Another rank has failed; the message names it and the cause as far as it is known."""
+
+
+class PeerLost(Exception):  # noqa: N818  (turned into a RankFailedError by whoever knows the cause)
+    """The connection to a neighbour broke.
+
+    Attributes:
+        rank: the neighbour.
+    """
+
+    def __init__(self, rank: int, reason: str) -> None:
+        super().__init__(f"the connection to rank {rank} broke ({reason})")
+        self.rank = rank
+
+
+class Channels:
+    """The messages of one rank.
+
+    Args:
+        rank: of this process.
+        groups: the process groups that they go through.
+        device: where tensors arrive.
+
+    Attributes:
+        waiting: the neighbour that this rank waits for and since when (`time.monotonic`), for the watchdog; else None.
+    """
+
+    def __init__(self, rank: int, groups: Groups, device: torch.device) -> None:
+        self._rank, self._groups, self._device = rank, groups, device
+        self.waiting: tuple[int, float] | None = None
+        # Buffers are kept until they have been sent: those of the step before, and those of this one.
+        self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
+
+    def send(self, values: Sequence[Tensor], peer: int) -> None:
+        """Sends tensors to a neighbour without waiting."""
+        group = self._groups.up if peer > self._rank else self._groups.down
+        for tensor in values:
+            if tensor.numel():
+                data = _bytes(tensor.detach().contiguous())
+                with self._connected(peer):
+                    self._sent[-1].append((_checked(dist.isend(data, group=group, group_dst=peer)), data, peer))
+
+    def expect(self, formats: Sequence[TensorFormat], peer: int) -> Arrival:
+        """Makes ready to receive tensors from a neighbour."""
+        group = self._groups.up if peer < self._rank else self._groups.down
+        buffers = [f.empty(self._device) for f in formats]
+        with self._connected(peer):
+            works = [
+                _checked(dist.irecv(_bytes(buffer), group=group, group_src=peer))
+                for buffer in buffers
+                if buffer.numel()
+            ]
+        return Arrival(self, peer, buffers, works)
+
+    def send_object(self, value: Any, peer: int) -> None:
+        """Sends anything that pickles to a neighbour; for what is said once."""
+        with self._connected(peer):
+            dist.send_object_list([value], group=self._groups.control, group_dst=peer)
+
+    def receive_object(self, peer: int) -> Any:
+        """Waits for what `send_object` sent."""
+        box: list[Any] = [None]
+        with self._connected(peer):
+            dist.recv_object_list(box, group=self._groups.control, group_src=peer)
+        return box[0]
+
+    def send_header(self, header: Tensor, peer: int) -> dist.Work:
+        """Sends the announcement of an operation to a neighbour without waiting."""
+        with self._connected(peer):
+            return _checked(dist.isend(header, group=self._groups.headers, group_dst=peer))
+
+    def expect_header(self, header: Tensor, peer: int) -> dist.Work:
+        """Makes ready to receive an announcement."""
+        with self._connected(peer):
+            return _checked(dist.irecv(header, group=self._groups.headers, group_src=peer))
+
+    def wait(self, work: dist.Work, peer: int) -> None:
+        """Waits for a message (on an accelerator its stream does, not the host).
+
+        Raises:
+            PeerLost: if the connection broke.
+        """
+        with self._connected(peer):
+            work.wait()
+
+    def next_step(self) -> None:
+        """Waits until what was sent a step ago has arrived, and lets go of it."""
+        for work, _, peer in self._sent.popleft():
+            self.wait(work, peer)
+        self._sent.append([])
+
+    def flush(self) -> None:
+        """Waits until everything that was sent has arrived."""
+        self.next_step()
+        self.next_step()
+
+    @contextmanager
+    def _connected(self, peer: int) -> Iterator[None]:
+        self.waiting = (peer, time.monotonic())
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PeerLost(peer, reason) from None
+        finally:
+            self.waiting = None
+
+
+@dataclass
+class Arrival:
+    """Tensors on their way here."""
+
+    channels: Channels
+    source: int
+    buffers: list[Tensor]
+    works: list[dist.Work]
+
+    def wait(self) -> list[Tensor]:
+        """The tensors, when they are here."""
+        for work in self.works:
+            self.channels.wait(work, self.source)
+        return self.buffers
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _checked(work: dist.Work | None) -> dist.Work:
+    assert work is not None  # None is for ranks outside the group
+    return work

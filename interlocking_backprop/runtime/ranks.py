@@ -1,0 +1,335 @@
+"""A process per component, or per several neighbouring ones: `torchrun` on one machine or many.
+
+Every rank carries out its own list of actions, as fast as the messages of its neighbours let it; nobody waits for all.
+Rank 0 has the data. Targets travel with the activations, and the last rank has the loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from interlocking_backprop.component import Component
+from interlocking_backprop.losses import Loss
+from interlocking_backprop.runtime.agreement import agree, from_rank_0, serve_store
+from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
+from interlocking_backprop.runtime.channels import Arrival, Channels, PeerLost, RankFailedError, format_of
+from interlocking_backprop.runtime.executor import Executor, Packet, Step
+from interlocking_backprop.runtime.headers import Headers
+from interlocking_backprop.runtime.plan import Plan, RankTransport
+from interlocking_backprop.runtime.process_groups import World, join
+from interlocking_backprop.runtime.watchdog import Watchdog
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.schedule.list_scheduling import balanced_placement, list_schedule
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.validate import validate
+from interlocking_backprop.streams import Workload
+from interlocking_backprop.tree import Tree, map_tensors, to_device
+
+_OUTSIDE = "code outside of the model"
+
+
+class RankRuntime:
+    """Runs this rank's components.
+
+    Args:
+        components: of the whole model; those of other ranks are emptied.
+        losses: of each.
+        most_microbatches: M of a full batch.
+        facts: what has to be the same on all ranks, by name.
+        device: of this rank; None for the accelerator of its local rank, or else the CPU.
+        costs: what order and placement are found for; those of rank 0 count.
+        max_graphs: bounds the graphs alive on a rank.
+        timeout: how long a rank may wait for another.
+    """
+
+    def __init__(
+        self,
+        components: Sequence[Component],
+        losses: Sequence[Loss],
+        most_microbatches: int,
+        facts: dict[str, Any],
+        device: torch.device | None,
+        costs: Costs | None,
+        max_graphs: int | None,
+        timeout: timedelta,
+    ) -> None:
+        self._world: World = join(device, timeout)
+        self._components, self._losses = components, losses
+        self._most_microbatches = most_microbatches
+        self._max_graphs = max_graphs
+        agree(self._world, facts)
+        self._costs: Costs | None = from_rank_0(self._world, costs)
+        rank, size = self._world.rank, self._world.size
+        self._placement = balanced_placement(len(components), size, self._costs)
+        self._own = [i for i, owner in enumerate(self._placement) if owner == rank]
+        for i, component in enumerate(components):
+            if i in self._own:
+                component.to(self._world.device)
+            else:
+                component.discard()
+        self._channels = Channels(rank, self._world.groups, self._world.device)
+        self._schedules: dict[int, _Scheduled] = {}
+        self._programs: dict[int, _Program] = {}
+        self._numbers: dict[tuple[Operation, str], int] = {}
+        # What has been made ready for the next training step.
+        self._posted: tuple[Plan, dict[Action, Arrival]] | None = None
+        self._headers = Headers(self._world, self._channels, most_microbatches)
+        self._doing = _OUTSIDE
+        self._executor: Executor | None = None
+        self._is_open = True
+        self._watchdog = Watchdog(serve_store(self._world), rank, size, timeout, self._activity)
+        # Not atexit: children of multiprocessing end without it.
+        self._at_exit = Finalize(None, self._leave, exitpriority=10)
+
+    @property
+    def rank(self) -> int:
+        return self._world.rank
+
+    @property
+    def local_components(self) -> list[int]:
+        """Those of this rank."""
+        return list(self._own)
+
+    def from_rank_0(self, value: Any) -> Any:
+        """The value that rank 0 has; all ranks call this."""
+        return from_rank_0(self._world, value)
+
+    def devices(self) -> list[torch.device]:
+        """The device of each component, as far as this rank knows."""
+        return [self._world.device if i in self._own else torch.device("meta") for i in range(len(self._components))]
+
+    def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
+        """The schedule of a step, of all ranks."""
+        return self._scheduled(workload, n_microbatches).schedule
+
+    def train(self, workload: Workload, step: Step) -> Future[Any]:
+        """Carries out this rank's part of a step; ``step`` has packets on rank 0 alone."""
+        with self._guarded(Operation.TRAINING_STEP):
+            if self.rank == 0:
+                step.packets = [_kept(packet) for packet in step.packets]
+            announcement = self._announce_step(workload, step)
+            if self.rank > 0:
+                auxiliary, final = announcement.weights
+                step.number, step.weights = announcement.step, [auxiliary] * (len(self._components) - 1) + [final]
+            program = self._training_program(announcement, workload)
+            plan, posted = program.plan, self._take_posted(program.plan)
+            if plan.is_known:
+                program.transport.arrivals = plan.post(self._channels) if posted is None else posted
+                self._posted = plan, plan.post(self._channels)
+            self._executor = program.executor
+            assert self._executor is not None
+            self._executor.run(step)
+            if not plan.is_known:
+                plan.is_known = True
+                self._posted = plan, plan.post(self._channels)
+            self._channels.next_step()
+        future: Future[Any] = Future()
+        future.set_result(step.losses.get(len(self._components) - 1))
+        return future
+
+    def forward(self, inputs: Tree) -> Tree:
+        """The output of the last component on the last rank; None elsewhere."""
+        outputs: dict[int, Tree] = {}
+        self._pass_up(Operation.FORWARD, inputs, None, lambda i, activation, _: outputs.update({i: activation}))
+        return outputs.get(len(self._components) - 1)
+
+    def map_exits(self, function: Callable[[Tree, Tree], Any], inputs: Tree, target: Tree) -> list[Any]:
+        """``function(output, target)`` at every exit of this rank; None for those of others."""
+        results: list[Any] = [None] * len(self._components)
+
+        def visit(i: int, activation: Tree, own_target: Tree) -> None:
+            head = self._components[i].aux_net
+            if head is not None or i == len(self._components) - 1:
+                results[i] = function(activation if head is None else head(activation), own_target)
+
+        self._pass_up(Operation.MAP_EXITS, inputs, target, visit)
+        return results
+
+    def close(self) -> None:
+        """Ends the run on all ranks, which have to call it together."""
+        if not self._is_open:
+            return
+        if self._watchdog.failure is None:
+            with self._guarded(Operation.SHUTDOWN):
+                self._announce(Announcement(Operation.SHUTDOWN))
+                self._take_posted(None)
+                self._channels.flush()
+                self._headers.close()
+                dist.barrier(group=self._world.groups.control)
+        self._is_open = False
+        self._at_exit.cancel()
+        self._watchdog.close()
+        if self._world.owns_default_group:
+            dist.destroy_process_group()
+
+    def _pass_up(
+        self, operation: Operation, inputs: Tree, target: Tree, visit: Callable[[int, Tree, Tree], None]
+    ) -> None:
+        """Runs this rank's components; ``visit(i, output, target)`` sees each output."""
+        with self._guarded(operation):
+            packet = _kept(Packet(inputs, target, None))
+            number, is_new = self._number(operation, format_of(packet)) if self.rank == 0 else (0, False)
+            program = self._evaluation_program(self._announce(Announcement(operation, number, is_new)).plan)
+            plan, transport = program.plan, program.transport
+            self._take_posted(None)
+            if plan.is_known:
+                transport.arrivals = plan.post(self._channels)
+            if self.rank > 0:
+                packet = transport.receive_packet(self._own[0], 0)
+            packet = to_device(packet, self._world.device)
+            for i in self._own:
+                packet = packet._replace(activation=self._components[i].main_net(packet.activation))
+                visit(i, packet.activation, packet.target)
+            if self._own[-1] < len(self._components) - 1:
+                transport.send_packet(self._own[-1], 0, packet)
+            plan.is_known = True
+            self._channels.next_step()
+
+    def _announce_step(self, workload: Workload, step: Step) -> Announcement:
+        if self.rank > 0:
+            return self._announce(Announcement(Operation.TRAINING_STEP))
+        m = len(step.packets)
+        formats = [format_of(packet) for packet in step.packets]
+        number, is_new = self._number(Operation.TRAINING_STEP, (formats, workload))
+        return self._announce(
+            Announcement(
+                Operation.TRAINING_STEP,
+                number,
+                is_new,
+                m,
+                step.number,
+                self._scheduled(workload, m).digest,
+                weights=(tuple(map(float, step.weights[0])), tuple(map(float, step.weights[-1]))),
+            )
+        )
+
+    def _announce(self, own: Announcement) -> Announcement:
+        """Says what comes next, on rank 0; on the others, what rank 0 has said, which has to be what is expected."""
+        announcement = self._headers.next(own)
+        if announcement.operation is not own.operation:
+            raise RuntimeError(
+                f"rank {self.rank} calls {own.operation.call}, but rank 0 {announcement.operation.call}; all "
+                "ranks have to make the same calls in the same order."
+            )
+        return announcement
+
+    def _number(self, operation: Operation, description: object) -> tuple[int, bool]:
+        """The number by which an operation on tensors of such formats goes, and whether it is new."""
+        key = (operation, repr(description))
+        is_new = key not in self._numbers
+        return self._numbers.setdefault(key, len(self._numbers)), is_new
+
+    def _scheduled(self, workload: Workload, n_microbatches: int) -> _Scheduled:
+        known = self._schedules.get(n_microbatches)
+        if known is None or known.schedule.workload != workload:
+            schedule = list_schedule(workload, n_microbatches, self._placement, self._costs, self._max_graphs)
+            validate(schedule)
+            text = [str(schedule), repr(workload.scheme.matrix.tolist())]
+            known = self._schedules[n_microbatches] = _Scheduled(schedule, digest(text))
+        return known
+
+    def _training_program(self, announcement: Announcement, workload: Workload) -> _Program:
+        schedule, own_digest = self._scheduled(workload, announcement.n_microbatches)
+        if own_digest != announcement.digest:
+            raise RuntimeError(
+                f"rank {self.rank} follows scheme {workload.scheme.name!r} by another schedule than rank 0; call "
+                "set_scheme(), and freeze or unfreeze parameters, on all ranks alike."
+            )
+        program = self._programs.get(announcement.plan)
+        if program is None:
+            actions = schedule.actions[self.rank]
+            plan = Plan(actions, self._placement)
+            transport = RankTransport(plan, self._channels)
+            components = {i: self._components[i] for i in self._own}
+            devices = dict.fromkeys(self._own, self._world.device)
+            executor = Executor(actions, workload, components, devices, self._losses, transport)
+            program = self._programs[announcement.plan] = _Program(plan, transport, executor)
+        return program
+
+    def _evaluation_program(self, number: int) -> _Program:
+        if number not in self._programs:
+            first, last = self._own[0], self._own[-1]
+            actions = [Action(first, Kind.RECV_F, 0)] if first > 0 else []
+            actions += [Action(last, Kind.SEND_F, 0)] if last < len(self._components) - 1 else []
+            plan = Plan(actions, self._placement)
+            self._programs[number] = _Program(plan, RankTransport(plan, self._channels), None)
+        return self._programs[number]
+
+    def _take_posted(self, plan: Plan | None) -> dict[Action, Arrival] | None:
+        """What has been made ready for a plan; what has been for another one is got rid of."""
+        posted, self._posted = self._posted, None
+        if posted is None:
+            return None
+        if posted[0] is not plan:
+            posted[0].drain(self._channels, posted[1])
+            return None
+        return posted[1]
+
+    @contextlib.contextmanager
+    def _guarded(self, operation: Operation) -> Iterator[None]:
+        """Makes sure that all ranks end if this one fails, and that this one says why if another one does."""
+        if not self._is_open or self._watchdog.failure is not None:
+            raise RankFailedError(self._watchdog.failure or "model.shutdown() has been called")
+        self._doing = operation.call
+        try:
+            yield
+        except PeerLost as lost:
+            cause = "its process has ended, or its machine is lost"
+            failure = self._watchdog.wait_for_cause() or self._watchdog.report(lost.rank, cause)
+            raise RankFailedError(f"{failure} ({lost})") from None
+        except BaseException as error:
+            place = f" (in {self._executor.current})" if self._executor and self._executor.current else ""
+            self._watchdog.report(self.rank, f"{type(error).__name__}: {error}{place}")
+            raise
+        finally:
+            self._doing = _OUTSIDE
+
+    def _activity(self) -> tuple[str, tuple[int, float] | None]:
+        action = self._executor.current if self._executor is not None else None
+        return f"{self._doing}, action {action}" if action else self._doing, self._channels.waiting
+
+    def _leave(self) -> None:
+        """At the end of a process that has not called `close`: an error is reported, sends are completed."""
+        error = getattr(sys, "last_value", None)
+        if error is not None and self._watchdog.failure is None:
+            self._watchdog.report(self.rank, f"{type(error).__name__}: {error} (outside of the model)")
+        if self._watchdog.failure is None:
+            with contextlib.suppress(PeerLost):
+                self._channels.flush()
+            self._watchdog.leave()
+        if self._watchdog.failure is not None:
+            os._exit(1)  # this process has done its part, but the run has failed
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What this rank does in an operation with certain formats."""
+
+    plan: Plan
+    transport: RankTransport
+    executor: Executor | None
+
+
+class _Scheduled(NamedTuple):
+    schedule: Schedule
+    digest: int
+
+
+def _kept(packet: Packet) -> Packet:
+    """Messages may leave after a call has returned, and the batch be overwritten by then."""
+    return packet._replace(
+        target=map_tensors(Tensor.clone, packet.target), network_input=map_tensors(Tensor.clone, packet.network_input)
+    )
