@@ -46,6 +46,8 @@ class InterlockingBackpropModel(nn.Module):
         components: the components; each has ``main_net``, ``aux_net`` and ``optimizer``.
         n_microbatches: M.
         losses: the loss of each component.
+        flag: a number that rank 0 may set and that all ranks find here after the next training step: to agree on
+            stopping, say, without waiting for one another.
         exit_losses: after a training step, for each component its loss on the batch; None without a head.
     """
 
@@ -61,6 +63,7 @@ class InterlockingBackpropModel(nn.Module):
         self.components: Sequence[Component] = ModuleList(components)  # type: ignore[assignment]
         self.n_microbatches = n_microbatches
         self.seed = seed
+        self.flag = 0
         self.exit_losses: list[Tensor | None] = [None] * len(components)
         self.losses = list(losses)
         self._n_steps = 0
@@ -76,6 +79,25 @@ class InterlockingBackpropModel(nn.Module):
     def schedule(self) -> Schedule:
         """The schedule of a full batch's step."""
         return self._runtime.schedule(self._workload(self._scheme), self.n_microbatches)
+
+    @property
+    def rank(self) -> int:
+        """Of this process among those of the model; 0 in a single process."""
+        return self._runtime.rank
+
+    @property
+    def n_ranks(self) -> int:
+        """The number of processes that share the model."""
+        return self._runtime.n_ranks
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks (a list of one in a single process); all ranks call this."""
+        return self._runtime.gather(value)
+
+    @property
+    def runtime(self) -> LocalRuntime | RankRuntime:
+        """What carries out the operations."""
+        return self._runtime
 
     @property
     def local_components(self) -> list[int]:
@@ -138,7 +160,7 @@ class InterlockingBackpropModel(nn.Module):
         self._runtime = RankRuntime(
             list(self.components), self.losses, self.n_microbatches, facts, device, costs, max_graphs, timeout
         )
-        self.seed = self._runtime.from_rank_0(self.seed)
+        self.seed = self._runtime.gather(self.seed)[0]
         self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
@@ -162,9 +184,8 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        has_data = not isinstance(self._runtime, RankRuntime) or self._runtime.rank == 0
-        step = self._step(inputs, targets) if has_data else Step(self.seed, self._n_steps, (), ())
-        future = self._runtime.train(workload, step)
+        step = self._step(inputs, targets) if self.rank == 0 else Step(self.seed, self._n_steps, (), ())
+        future, self.flag = self._runtime.train(workload, step, self.flag)
         self._n_steps += 1
         self.exit_losses = [step.losses.get(i) for i in range(len(self.components))]
         return future
@@ -235,11 +256,18 @@ class InterlockingBackpropModel(nn.Module):
         """Ends what `enable_model_parallel` began; nothing to do before that."""
         self._runtime.close()
 
+    def counters(self) -> dict[str, int]:
+        """The step count and the seed, by which random numbers are keyed."""
+        return {"n_steps": self._n_steps, "seed": self.seed}
+
+    def load_counters(self, counters: dict[str, int]) -> None:
+        """Restores what `counters` returned."""
+        self._n_steps, self.seed = counters["n_steps"], counters["seed"]
+
     def training_state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed."""
         return {
-            "n_steps": self._n_steps,
-            "seed": self.seed,
+            **self.counters(),
             "components": [
                 component.training_state_dict() if i in self.local_components else None
                 for i, component in enumerate(self.components)
@@ -258,7 +286,7 @@ class InterlockingBackpropModel(nn.Module):
             )
         for i in self.local_components:
             self.components[i].load_training_state_dict(state["components"][i])
-        self._n_steps, self.seed = state["n_steps"], state["seed"]
+        self.load_counters(state)
 
     def _workload(self, scheme: Scheme) -> Workload:
         heads = [component.aux_net is not None for component in self.components[:-1]]

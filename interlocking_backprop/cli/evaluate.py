@@ -52,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
             batch_size=config.batch_size or trained.batch_size,
         )
     )
-    path = run.best if config.checkpoint == "best" else run.last
-    trainer.load_weights(run.load_checkpoint(path, trainer.device))
+    trainer.place()
+    trainer.load(run, config.checkpoint, weights_only=True)
     scores = trainer.evaluate(config.split)
     if config.json:
         print(json.dumps({"run": str(config.run), "checkpoint": config.checkpoint, config.split: scores}))

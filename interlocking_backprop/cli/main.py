@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -22,10 +23,17 @@ def _eval(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _bench(arguments: Sequence[str]) -> int:
+    from interlocking_backprop.cli.bench import main
+
+    return main(arguments)
+
+
 # Imported when called: reading the data and training code takes seconds that `--help` should not.
 COMMANDS: dict[str, tuple[str, Command]] = {
     "train": ("train a network cut into components with any scheme", _train),
     "eval": ("evaluate a run on the test set, every exit", _eval),
+    "bench": ("measure the engine on emulated devices", _bench),
 }
 
 
@@ -51,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def fail(message: str, code: int = 2) -> int:
     """Prints the one line that an error gets."""
-    print(f"ibp: error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started one is enough to say it
+        print(f"ibp: error: {message}", file=sys.stderr)
     return code
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from interlocking_backprop.training.evaluation import ExitScores
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def show(what: RenderableType, *, quiet: bool = False) -> None:

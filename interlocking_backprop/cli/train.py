@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interlocking_backprop.arguments import parse
-from interlocking_backprop.cli.report import exits_table, show
+from interlocking_backprop.cli.report import exits_table, is_first_rank, show
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.interruption import Stopped
 from interlocking_backprop.training.run_folder import RunFolder
@@ -17,13 +17,15 @@ def main(arguments: Sequence[str]) -> int:
     """Trains; returns the exit code."""
     config = read_config(arguments)
     trainer = Trainer(config)
+    quiet = config.quiet or not is_first_rank()
     try:
         scores = trainer.fit()
     except Stopped as stopped:
-        show(f"{stopped}: ibp train --out {config.run_folder} --resume", quiet=config.quiet)
+        trainer.model.shutdown()
+        show(f"{stopped}: ibp train --out {config.run_folder} --resume", quiet=quiet)
         return 130
-    show(f"test set, best checkpoint of {config.run_folder}", quiet=config.quiet)
-    show(exits_table(scores), quiet=config.quiet)
+    show(f"test set, best checkpoint of {config.run_folder}", quiet=quiet)
+    show(exits_table(scores), quiet=quiet)
     return 0
 
 

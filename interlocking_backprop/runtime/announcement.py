@@ -15,6 +15,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+_FIELDS = 7
+
 
 class Operation(IntEnum):
     """What all ranks do together; the names are those of the model's methods."""
@@ -40,6 +42,7 @@ class Announcement:
         n_microbatches: M of this batch.
         step: the number of the training step.
         digest: of the schedule, for ranks that follow another one to notice.
+        flag: a number of the user's.
         weights: for the auxiliary losses, and for the network's, the shares of the micro-batches.
     """
 
@@ -49,30 +52,33 @@ class Announcement:
     n_microbatches: int = 0
     step: int = 0
     digest: int = 0
+    flag: int = 0
     weights: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     @staticmethod
     def size(most_microbatches: int) -> int:
         """The numbers in a header."""
-        return 6 + 2 * most_microbatches
+        return _FIELDS + 2 * most_microbatches
 
     def to_tensor(self, most_microbatches: int) -> Tensor:
-        """As a header: float64 (6 + 2 M,), in which whole numbers up to 2^53 are exact."""
-        fields = [self.operation, self.plan, self.is_new, self.n_microbatches, self.step, self.digest]
+        """As a header: float64 (7 + 2 M,), in which whole numbers up to 2^53 are exact."""
+        fields = [self.operation, self.plan, self.is_new, self.n_microbatches, self.step, self.digest, self.flag]
         header = torch.zeros(self.size(most_microbatches), dtype=torch.float64)
         header[: len(fields)] = torch.tensor(fields, dtype=torch.float64)
         for n, shares in enumerate(self.weights):
             if shares:
-                begin = 6 + n * most_microbatches
+                begin = _FIELDS + n * most_microbatches
                 header[begin : begin + len(shares)] = torch.tensor(shares, dtype=torch.float64)
         return header
 
     @classmethod
     def from_tensor(cls, header: Tensor) -> Announcement:
         """The reverse of `to_tensor`."""
-        operation, plan, is_new, m, step, digest = (int(v) for v in header[:6].tolist())
-        shares = header[6:].reshape(2, -1)[:, :m].tolist()
-        return cls(Operation(operation), plan, bool(is_new), m, step, digest, (tuple(shares[0]), tuple(shares[1])))
+        operation, plan, is_new, m, step, digest, flag = (int(v) for v in header[:_FIELDS].tolist())
+        shares = header[_FIELDS:].reshape(2, -1)[:, :m].tolist()
+        return cls(
+            Operation(operation), plan, bool(is_new), m, step, digest, flag, (tuple(shares[0]), tuple(shares[1]))
+        )
 
 
 def digest(parts: Sequence[str]) -> int:

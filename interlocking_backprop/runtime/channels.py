@@ -2,15 +2,14 @@
 
 Activations go up in one process group, credit down in another, so that neither direction waits for the other. Between
 two ranks the messages of a direction arrive in the order in which they are sent; schedules are validated for that, and
-nothing else identifies a message. Every tensor travels as its bytes, so any dtype will do.
+nothing else identifies a message.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,29 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from interlocking_backprop.runtime.packing import TensorFormat, packed, unpacked
 from interlocking_backprop.runtime.process_groups import Groups
-from interlocking_backprop.tree import Tree, map_tensors
-
-
-@dataclass(frozen=True)
-class TensorFormat:
-    """What a tensor looks like before it is there."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    requires_grad: bool
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorFormat:
-        return cls(tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
-
-    def empty(self, device: torch.device) -> Tensor:
-        return torch.empty(self.shape, dtype=self.dtype, device=device)
-
-
-def format_of(tree: Tree) -> Tree:
-    """The structure with a `TensorFormat` in the place of every tensor."""
-    return map_tensors(TensorFormat.of, tree)
 
 
 class RankFailedError(RuntimeError):
@@ -80,44 +58,38 @@ class Channels:
     def send(self, values: Sequence[Tensor], peer: int) -> None:
         """Sends tensors to a neighbour without waiting."""
         group = self._groups.up if peer > self._rank else self._groups.down
-        for tensor in values:
-            if tensor.numel():
-                data = _bytes(tensor.detach().contiguous())
-                with self._connected(peer):
-                    self._sent[-1].append((_checked(dist.isend(data, group=group, group_dst=peer)), data, peer))
+        for data in packed([t.detach() for t in values]):
+            with Connection(self, peer):
+                self._sent[-1].append((_checked(dist.isend(data, group=group, group_dst=peer)), data, peer))
 
     def expect(self, formats: Sequence[TensorFormat], peer: int) -> Arrival:
         """Makes ready to receive tensors from a neighbour."""
         group = self._groups.up if peer < self._rank else self._groups.down
-        buffers = [f.empty(self._device) for f in formats]
-        with self._connected(peer):
-            works = [
-                _checked(dist.irecv(_bytes(buffer), group=group, group_src=peer))
-                for buffer in buffers
-                if buffer.numel()
-            ]
+        buffers, messages = unpacked(formats, self._device)
+        with Connection(self, peer):
+            works = [_checked(dist.irecv(data, group=group, group_src=peer)) for data in messages]
         return Arrival(self, peer, buffers, works)
 
     def send_object(self, value: Any, peer: int) -> None:
         """Sends anything that pickles to a neighbour; for what is said once."""
-        with self._connected(peer):
+        with Connection(self, peer):
             dist.send_object_list([value], group=self._groups.control, group_dst=peer)
 
     def receive_object(self, peer: int) -> Any:
         """Waits for what `send_object` sent."""
         box: list[Any] = [None]
-        with self._connected(peer):
+        with Connection(self, peer):
             dist.recv_object_list(box, group=self._groups.control, group_src=peer)
         return box[0]
 
     def send_header(self, header: Tensor, peer: int) -> dist.Work:
         """Sends the announcement of an operation to a neighbour without waiting."""
-        with self._connected(peer):
+        with Connection(self, peer):
             return _checked(dist.isend(header, group=self._groups.headers, group_dst=peer))
 
     def expect_header(self, header: Tensor, peer: int) -> dist.Work:
         """Makes ready to receive an announcement."""
-        with self._connected(peer):
+        with Connection(self, peer):
             return _checked(dist.irecv(header, group=self._groups.headers, group_src=peer))
 
     def wait(self, work: dist.Work, peer: int) -> None:
@@ -126,7 +98,7 @@ class Channels:
         Raises:
             PeerLost: if the connection broke.
         """
-        with self._connected(peer):
+        with Connection(self, peer):
             work.wait()
 
     def next_step(self) -> None:
@@ -135,21 +107,32 @@ class Channels:
             self.wait(work, peer)
         self._sent.append([])
 
+    def connection(self, peer: int) -> Connection:
+        """A context in which a neighbour is needed."""
+        return Connection(self, peer)
+
     def flush(self) -> None:
         """Waits until everything that was sent has arrived."""
         self.next_step()
         self.next_step()
 
-    @contextmanager
-    def _connected(self, peer: int) -> Iterator[None]:
-        self.waiting = (peer, time.monotonic())
-        try:
-            yield
-        except RuntimeError as error:
+
+class Connection:
+    """Marks the time in which a neighbour is needed, and names it if it is lost."""
+
+    __slots__ = ("_channels", "_peer")
+
+    def __init__(self, channels: Channels, peer: int) -> None:
+        self._channels, self._peer = channels, peer
+
+    def __enter__(self) -> None:
+        self._channels.waiting = (self._peer, time.monotonic())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._channels.waiting = None
+        if isinstance(error, RuntimeError):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PeerLost(peer, reason) from None
-        finally:
-            self.waiting = None
+            raise PeerLost(self._peer, reason) from None
 
 
 @dataclass
@@ -166,10 +149,6 @@ class Arrival:
         for work in self.works:
             self.channels.wait(work, self.source)
         return self.buffers
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
 
 
 def _checked(work: dist.Work | None) -> dist.Work:

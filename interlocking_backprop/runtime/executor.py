@@ -32,6 +32,10 @@ class Packet(NamedTuple):
     target: Tree
     network_input: Tree
 
+    def to(self, device: torch.device) -> Packet:
+        """The packet on a device."""
+        return Packet(*(to_device(part, device) for part in self))
+
 
 class Transport(Protocol):
     """Takes messages to components that are elsewhere, and brings theirs.
@@ -151,7 +155,7 @@ class Executor:
     def _forward(self, action: Action, step: Step) -> None:
         i, m = _place(action)
         work, n_passes = self._work[i], self._n_passes[i]
-        packet = to_device(self._packets.pop((i, m)), self._devices[i])
+        packet = self._packets.pop((i, m)).to(self._devices[i])
         inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
         versions = [t._version for t in tensors(inputs)]
         seed_device(self._devices[i], step.seed, step.number, "F", i, m)

@@ -59,6 +59,7 @@ class LocalRuntime:
         self._components, self._losses = components, losses
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
         self._plans: dict[int, _Plan] = {}
+        self._posts: dict[str, Any] = {}
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
 
@@ -75,6 +76,16 @@ class LocalRuntime:
         return filled
 
     @property
+    def rank(self) -> int:
+        """The only one."""
+        return 0
+
+    @property
+    def n_ranks(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def local_components(self) -> list[int]:
         """All."""
         return list(range(len(self._components)))
@@ -83,12 +94,12 @@ class LocalRuntime:
         """The schedule of a step."""
         return self._plan(workload, n_microbatches).schedule
 
-    def train(self, workload: Workload, step: Step) -> Future[Tensor]:
-        """Carries out a step."""
+    def train(self, workload: Workload, step: Step, flag: int) -> tuple[Future[Tensor], int]:
+        """Carries out a step; returns its loss and the flag."""
         self._plan(workload, len(step.packets)).executor.run(step)
         future: Future[Tensor] = Future()
         future.set_result(step.losses[len(self._components) - 1])
-        return future
+        return future, flag
 
     def forward(self, inputs: Tree) -> Tree:
         """The output of the last component."""
@@ -108,6 +119,18 @@ class LocalRuntime:
             else:
                 results.append(function(inputs if head is None else head(inputs), to_device(target, device)))
         return results
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks."""
+        return [value]
+
+    def post(self, key: str, value: Any) -> None:
+        """Leaves a value for `collect`."""
+        self._posts[key] = value
+
+    def collect(self, key: str) -> list[Any] | None:
+        """What every rank has left under a key; None if some have not yet."""
+        return [self._posts.pop(key)] if key in self._posts else None
 
     def close(self) -> None:
         """There is nothing to end."""

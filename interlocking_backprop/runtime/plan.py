@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from interlocking_backprop.runtime.channels import Arrival, Channels, TensorFormat, format_of
+from interlocking_backprop.runtime.channels import Arrival, Channels
 from interlocking_backprop.runtime.executor import Packet
 from interlocking_backprop.runtime.graph import Gradient
+from interlocking_backprop.runtime.packing import TensorFormat, format_of
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.tree import Tree, tensors
 
@@ -34,8 +35,8 @@ class Plan:
 
     actions: Sequence[Action]
     placement: Sequence[int]
-    incoming: dict[Place, Tree] = field(default_factory=dict)
-    outgoing: dict[Place, Tree] = field(default_factory=dict)
+    incoming: dict[Place, Packet] = field(default_factory=dict)
+    outgoing: dict[Place, Packet] = field(default_factory=dict)
     gradients: dict[Place, list[TensorFormat]] = field(default_factory=dict)
     is_known: bool = False
 
@@ -78,7 +79,7 @@ class RankTransport:
 
     def send_packet(self, i: int, m: int, packet: Packet) -> None:
         peer = self._plan.placement[i + 1]
-        now = format_of(packet)
+        now = Packet(*map(format_of, packet))
         if not self._plan.is_known:
             self._plan.outgoing[i, m] = now
             self._channels.send_object(now, peer)
@@ -88,7 +89,7 @@ class RankTransport:
                 f"{_described(self._plan.outgoing[i, m].activation)} before, for inputs of the same shape; on "
                 "several ranks the shapes of activations have to follow from those of the inputs."
             )
-        self._channels.send(tensors(packet), peer)
+        self._channels.send([t for part in packet for t in tensors(part)], peer)
 
     def receive_packet(self, i: int, m: int) -> Packet:
         if self._plan.is_known:
@@ -97,8 +98,8 @@ class RankTransport:
             peer = self._plan.placement[i - 1]
             self._plan.incoming[i, m] = self._channels.receive_object(peer)
             arrival = self._channels.expect(_formats(self._plan.incoming[i, m]), peer)
-        packet: Packet = _filled(self._plan.incoming[i, m], arrival.wait())
-        return packet
+        values = iter(arrival.wait())
+        return Packet(*(_filled(part, values) for part in self._plan.incoming[i, m]))
 
     def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
         self._channels.send(gradient, self._plan.placement[i - 1])
@@ -113,17 +114,20 @@ class RankTransport:
 
 
 def _formats(tree: Tree) -> list[TensorFormat]:
+    if isinstance(tree, TensorFormat):
+        return [tree]
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, TensorFormat)]
 
 
-def _filled(tree: Tree, values: Sequence[Tensor]) -> Tree:
+def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
     """The structure with tensors in the place of their formats."""
-    rest = iter(values)
 
     def fill(f: TensorFormat) -> Tensor:
-        value = next(rest)
+        value = next(values)
         return value.requires_grad_() if f.requires_grad else value
 
+    if isinstance(tree, TensorFormat):
+        return fill(tree)
     return pytree.tree_map_only(TensorFormat, fill, tree)
 
 

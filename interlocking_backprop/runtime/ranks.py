@@ -7,6 +7,7 @@ Rank 0 has the data. Targets travel with the activations, and the last rank has 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,10 @@ from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.agreement import agree, from_rank_0, serve_store
 from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
-from interlocking_backprop.runtime.channels import Arrival, Channels, PeerLost, RankFailedError, format_of
+from interlocking_backprop.runtime.channels import Arrival, Channels, PeerLost, RankFailedError
 from interlocking_backprop.runtime.executor import Executor, Packet, Step
 from interlocking_backprop.runtime.headers import Headers
+from interlocking_backprop.runtime.packing import format_of
 from interlocking_backprop.runtime.plan import Plan, RankTransport
 from interlocking_backprop.runtime.process_groups import World, join
 from interlocking_backprop.runtime.watchdog import Watchdog
@@ -36,7 +38,7 @@ from interlocking_backprop.schedule.list_scheduling import balanced_placement, l
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.streams import Workload
-from interlocking_backprop.tree import Tree, map_tensors, to_device
+from interlocking_backprop.tree import Tree, map_tensors
 
 _OUTSIDE = "code outside of the model"
 
@@ -90,7 +92,8 @@ class RankRuntime:
         self._doing = _OUTSIDE
         self._executor: Executor | None = None
         self._is_open = True
-        self._watchdog = Watchdog(serve_store(self._world), rank, size, timeout, self._activity)
+        self._store = serve_store(self._world)
+        self._watchdog = Watchdog(self._store, rank, size, timeout, self._activity)
         # Not atexit: children of multiprocessing end without it.
         self._at_exit = Finalize(None, self._leave, exitpriority=10)
 
@@ -99,13 +102,34 @@ class RankRuntime:
         return self._world.rank
 
     @property
+    def n_ranks(self) -> int:
+        return self._world.size
+
+    @property
     def local_components(self) -> list[int]:
         """Those of this rank."""
         return list(self._own)
 
-    def from_rank_0(self, value: Any) -> Any:
-        """The value that rank 0 has; all ranks call this."""
-        return from_rank_0(self._world, value)
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks; all call this."""
+        values: list[Any] = [None] * self._world.size
+        with self._guarded("model.gather()"), self._channels.connection((self.rank + 1) % self._world.size):
+            dist.all_gather_object(values, value, group=self._world.groups.control)
+        return values
+
+    def post(self, key: str, value: Any) -> None:
+        """Leaves a value for `collect`; nobody waits. It has to be one that JSON can hold."""
+        self._store.set(f"post/{key}/{self.rank}", json.dumps(value))
+
+    def collect(self, key: str) -> list[Any] | None:
+        """What every rank has left under a key; None if some have not yet."""
+        keys = [f"post/{key}/{rank}" for rank in range(self._world.size)]
+        if not self._store.check(keys):
+            return None
+        values = [json.loads(self._store.get(k)) for k in keys]
+        for k in keys:
+            self._store.delete_key(k)
+        return values
 
     def devices(self) -> list[torch.device]:
         """The device of each component, as far as this rank knows."""
@@ -115,12 +139,16 @@ class RankRuntime:
         """The schedule of a step, of all ranks."""
         return self._scheduled(workload, n_microbatches).schedule
 
-    def train(self, workload: Workload, step: Step) -> Future[Any]:
-        """Carries out this rank's part of a step; ``step`` has packets on rank 0 alone."""
-        with self._guarded(Operation.TRAINING_STEP):
+    def train(self, workload: Workload, step: Step, flag: int) -> tuple[Future[Any], int]:
+        """Carries out this rank's part of a step; ``step`` has packets on rank 0 alone.
+
+        Returns:
+            The loss, on the last rank, and the flag of rank 0.
+        """
+        with self._guarded(Operation.TRAINING_STEP.call):
             if self.rank == 0:
                 step.packets = [_kept(packet) for packet in step.packets]
-            announcement = self._announce_step(workload, step)
+            announcement = self._announce_step(workload, step, flag)
             if self.rank > 0:
                 auxiliary, final = announcement.weights
                 step.number, step.weights = announcement.step, [auxiliary] * (len(self._components) - 1) + [final]
@@ -138,7 +166,7 @@ class RankRuntime:
             self._channels.next_step()
         future: Future[Any] = Future()
         future.set_result(step.losses.get(len(self._components) - 1))
-        return future
+        return future, announcement.flag
 
     def forward(self, inputs: Tree) -> Tree:
         """The output of the last component on the last rank; None elsewhere."""
@@ -163,7 +191,7 @@ class RankRuntime:
         if not self._is_open:
             return
         if self._watchdog.failure is None:
-            with self._guarded(Operation.SHUTDOWN):
+            with self._guarded(Operation.SHUTDOWN.call):
                 self._announce(Announcement(Operation.SHUTDOWN))
                 self._take_posted(None)
                 self._channels.flush()
@@ -179,9 +207,9 @@ class RankRuntime:
         self, operation: Operation, inputs: Tree, target: Tree, visit: Callable[[int, Tree, Tree], None]
     ) -> None:
         """Runs this rank's components; ``visit(i, output, target)`` sees each output."""
-        with self._guarded(operation):
+        with self._guarded(operation.call):
             packet = _kept(Packet(inputs, target, None))
-            number, is_new = self._number(operation, format_of(packet)) if self.rank == 0 else (0, False)
+            number, is_new = self._number(operation, list(map(format_of, packet))) if self.rank == 0 else (0, False)
             program = self._evaluation_program(self._announce(Announcement(operation, number, is_new)).plan)
             plan, transport = program.plan, program.transport
             self._take_posted(None)
@@ -189,7 +217,7 @@ class RankRuntime:
                 transport.arrivals = plan.post(self._channels)
             if self.rank > 0:
                 packet = transport.receive_packet(self._own[0], 0)
-            packet = to_device(packet, self._world.device)
+            packet = packet.to(self._world.device)
             for i in self._own:
                 packet = packet._replace(activation=self._components[i].main_net(packet.activation))
                 visit(i, packet.activation, packet.target)
@@ -198,12 +226,13 @@ class RankRuntime:
             plan.is_known = True
             self._channels.next_step()
 
-    def _announce_step(self, workload: Workload, step: Step) -> Announcement:
+    def _announce_step(self, workload: Workload, step: Step, flag: int) -> Announcement:
         if self.rank > 0:
             return self._announce(Announcement(Operation.TRAINING_STEP))
         m = len(step.packets)
-        formats = [format_of(packet) for packet in step.packets]
-        number, is_new = self._number(Operation.TRAINING_STEP, (formats, workload))
+        formats = [list(map(format_of, packet)) for packet in step.packets]
+        scheduled = self._scheduled(workload, m)
+        number, is_new = self._number(Operation.TRAINING_STEP, (formats, scheduled.digest))
         return self._announce(
             Announcement(
                 Operation.TRAINING_STEP,
@@ -211,7 +240,8 @@ class RankRuntime:
                 is_new,
                 m,
                 step.number,
-                self._scheduled(workload, m).digest,
+                scheduled.digest,
+                flag,
                 weights=(tuple(map(float, step.weights[0])), tuple(map(float, step.weights[-1]))),
             )
         )
@@ -279,11 +309,11 @@ class RankRuntime:
         return posted[1]
 
     @contextlib.contextmanager
-    def _guarded(self, operation: Operation) -> Iterator[None]:
+    def _guarded(self, doing: str) -> Iterator[None]:
         """Makes sure that all ranks end if this one fails, and that this one says why if another one does."""
         if not self._is_open or self._watchdog.failure is not None:
             raise RankFailedError(self._watchdog.failure or "model.shutdown() has been called")
-        self._doing = operation.call
+        self._doing = doing
         try:
             yield
         except PeerLost as lost:

@@ -55,6 +55,7 @@ class Watchdog:
         self._timeout = timeout.total_seconds()
         self._activity = activity
         self.failure: str | None = None
+        self._failed_rank = -1
         self._closing = threading.Event()
         self._n_beats = 0
         self._next_beat = 0.0
@@ -110,7 +111,9 @@ class Watchdog:
 
     def _note(self, text: bytes | str) -> None:
         fields = json.loads(text)
-        self.failure = self.failure or f"rank {fields['rank']} failed: {fields['cause']}"
+        if self.failure is None:
+            self._failed_rank = fields["rank"]
+            self.failure = f"rank {fields['rank']} failed: {fields['cause']}"
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -166,7 +169,9 @@ class Watchdog:
         self._say(f"{self.failure}")
         # Should the interpreter itself get stuck on its way out.
         faulthandler.dump_traceback_later(3 * _GRACE, exit=True)
-        if not self._closing.wait(_GRACE):
+        _, waiting = self._activity()
+        is_stuck = waiting is not None or self._failed_rank == self._rank
+        if not self._closing.wait(_GRACE / 5 if is_stuck else _GRACE):
             self._say("ending this process, which has not ended by itself; it was here:")
             faulthandler.dump_traceback()
             os._exit(1)

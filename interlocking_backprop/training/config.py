@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,51 +27,76 @@ class TrainConfig:
     heads: Literal["needed", "all"] = "needed"
     """Auxiliary heads: only those whose losses the scheme uses, or one at every exit, the others as probes."""
 
-    data: str = "digits"
-    """Data set: digits (built in), fashion-mnist, cifar10, cifar100, folder:PATH, hub:OWNER/NAME."""
+    model: Literal["resnet", "transformer"] = "resnet"
+    """Kind of network: resnet for images, transformer for text."""
+    data: str = "auto"
+    """Data set: digits (built in), fashion-mnist, cifar10, cifar100, folder:PATH, hub:OWNER/NAME; for a transformer
+    stdlib (the source of Python's standard library), text:PATH (a file or folder), hub:OWNER/NAME. auto takes digits or
+    stdlib."""
     data_root: Path = Path("data")
     """Where the files of data sets are."""
-    image_size: int | None = None
-    """Height and width to which the images of folders and hub sets are brought."""
-    augment: bool = True
-    """Random crops and flips, where the data set has them."""
     validation_fraction: float = 0.1
     """Share of the training set that is held out, where the data set has no validation set of its own."""
     workers: int = 0
     """Processes that read data beside the main one."""
 
-    model: Literal["resnet"] = "resnet"
-    """Kind of network."""
+    image_size: int | None = None
+    """Height and width to which the images of folders and hub sets are brought."""
+    augment: bool = True
+    """Random crops and flips of images, where the data set has them."""
     block: Literal["basic", "bottleneck"] = "basic"
-    """Residual blocks: basic (ResNet-18, -34) or bottleneck (ResNet-50 and deeper)."""
+    """ResNet: basic (ResNet-18, -34) or bottleneck (ResNet-50 and deeper) blocks."""
     architecture: str = "auto"
-    """Superblocks as [planes],[blocks]/…, e.g. 64,3/128,4/256,6/512,3; auto takes one that suits the data set."""
+    """ResNet: superblocks as [planes],[blocks]/…, e.g. 64,3/128,4/256,6/512,3; auto takes one that suits the data."""
     aux_architecture: str = "auto"
-    """Auxiliary heads, e.g. conv128_bn_conv64_bn_gbpl_fc; auto takes one that suits the data set."""
+    """ResNet: auxiliary heads, e.g. conv128_bn_conv64_bn_gbpl_fc; auto takes one that suits the data set."""
     stem_stride: int = 0
-    """Stride of the first convolution of nets for small images; 0 takes one that suits the data set."""
+    """ResNet: stride of the first convolution for small images; 0 takes one that suits the data set."""
+
+    vocabulary: str = "bytes"
+    """Transformer: bytes, or bpe:N for a byte-level BPE of N tokens, trained on the training text."""
+    context: int = 256
+    """Transformer: tokens that it sees at most."""
+    width: int = 128
+    """Transformer: channels."""
+    depth: int = 8
+    """Transformer: blocks."""
+    attention_heads: int = 4
+    """Transformer: heads of each attention."""
+    dropout: float = 0.0
+    """Transformer: share of values dropped in training."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """Transformer: how positions enter."""
+    aux_rank: int = 0
+    """Transformer: auxiliary heads project to the vocabulary through so many channels; 0 for a full projection."""
+    chunked_loss: bool = True
+    """Transformer: computes logits a few positions at a time, so that a batch's never are in memory at once."""
+
     blocks_per_component: str = "auto"
-    """How many blocks each component gets, e.g. 1,1,rest; auto balances them."""
+    """How many blocks each component gets, e.g. 1,1,rest; auto balances their cost."""
 
     epochs: int = 10
-    """Passes over the training set."""
+    """Passes over the training set; each ends with a validation."""
+    epoch_steps: int = 0
+    """Ends each epoch after so many steps, where a pass over the training set is long; 0 for whole passes."""
     max_steps: int = 0
     """Ends the run after so many steps; 0 for no such limit."""
     batch_size: int = 128
-    """Samples in a batch."""
+    """Samples in a batch; windows of the context's length for text."""
     microbatches: int = 1
     """Parts into which each batch is cut."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
-    lr: float = 0.1
-    """Peak learning rate."""
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    """SGD with Nesterov momentum, or AdamW; auto takes SGD for ResNets and AdamW for Transformers."""
+    lr: float | None = None
+    """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW."""
     momentum: float = 0.9
     """Of SGD."""
-    weight_decay: float = 5e-4
-    """Not applied to biases and normalisation weights."""
-    aux_lr_factor: float = 1.0
-    """Multiplies the learning rate of the auxiliary heads. Under Adam they need 5 to 20."""
+    weight_decay: float | None = None
+    """By default 0.0005 with SGD, 0.1 with AdamW. Biases and normalisation weights have none."""
+    aux_lr_factor: float | None = None
+    """Multiplies the learning rate of the auxiliary heads; by default 1 with SGD, 5 with AdamW, under which heads need
+    more than the rest."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"
     """After the warm-up: cosine to zero, steps at the milestones, constant, or lower on a plateau of the validation
     score."""
@@ -86,14 +112,18 @@ class TrainConfig:
     seed: int = 0
     """Of the weights, the order of the data, augmentation and dropout."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, …; auto takes an accelerator if there is one."""
+    """cpu, cuda, cuda:1, …; auto takes an accelerator if there is one (under torchrun, that of the local rank)."""
+    devices: tuple[str, ...] = ()
+    """Model parallelism in one process: a device for each component, all at work at once, e.g. cuda:0 cuda:1."""
+    timeout: float = 600.0
+    """Model parallelism under torchrun: seconds that a rank may wait for another before the run is given up."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the forward pass and the losses."""
     threads: int = 0
     """CPU threads of PyTorch; 0 leaves its default."""
 
     out: Path | None = None
-    """Folder of the run; by default runs/[data]-[scheme]-k[components]-s[seed]."""
+    """Folder of the run; by default runs/[data]-[model]-[scheme]-k[components]-s[seed]."""
     resume: bool = False
     """Goes on with the run in --out."""
     tensorboard: bool = True
@@ -109,25 +139,26 @@ class TrainConfig:
         Raises:
             ValueError: naming the flag, its value and what was expected.
         """
-        for name in ("components", "epochs", "batch_size", "microbatches", "log_every"):
+        for name in ("components", "epochs", "batch_size", "microbatches", "log_every", "context", "width", "depth"):
             self._expect(name, getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in (
-            "max_steps",
-            "workers",
-            "threads",
-            "stem_stride",
-            "warmup_epochs",
-            "weight_decay",
-            "max_grad_norm",
-        ):
-            self._expect(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
-        for name in ("lr", "aux_lr_factor", "gamma"):
-            self._expect(name, 0 < getattr(self, name) < math.inf, "a positive number")
-        self._expect("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
+        for name in ("max_steps", "epoch_steps", "workers", "threads", "stem_stride", "aux_rank"):
+            self._expect(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        for name in ("warmup_epochs", "weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            self._expect(name, value is None or 0 <= value < math.inf, "a number of at least 0")
+        for name in ("lr", "aux_lr_factor", "gamma", "timeout"):
+            value = getattr(self, name)
+            self._expect(name, value is None or 0 < value < math.inf, "a positive number")
+        for name in ("momentum", "dropout"):
+            self._expect(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
         self._expect("validation_fraction", 0 < self.validation_fraction < 1, "a number between 0 and 1")
         self._expect("image_size", self.image_size is None or self.image_size >= 1, "a positive number of pixels")
+        fits = self.attention_heads >= 1 and self.width % self.attention_heads == 0
+        self._expect("attention_heads", fits, f"a divisor of the width, {self.width}")
         ascending = list(self.milestones) == sorted(self.milestones) and all(m >= 1 for m in self.milestones)
         self._expect("milestones", ascending, "ascending epochs")
+        fits = len(self.devices) in (0, self.components)
+        self._expect("devices", fits, f"one for each of the {self.components} components")
 
     def _expect(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -135,24 +166,56 @@ class TrainConfig:
             raise ValueError(f"--{flag} is {getattr(self, name)}; expected {expected}.")
 
     @property
+    def data_name(self) -> str:
+        """The data set, "auto" being resolved."""
+        if self.data != "auto":
+            return self.data
+        return "stdlib" if self.model == "transformer" else "digits"
+
+    @property
+    def optimizer_name(self) -> Literal["sgd", "adamw"]:
+        """The optimizer, "auto" being resolved."""
+        if self.optimizer != "auto":
+            return self.optimizer
+        return "adamw" if self.model == "transformer" else "sgd"
+
+    def of_optimizer(self, name: Literal["lr", "weight_decay", "aux_lr_factor"]) -> float:
+        """A value that depends on the optimizer where it is not given."""
+        value = getattr(self, name)
+        return float(_DEFAULTS[self.optimizer_name][name] if value is None else value)
+
+    @property
     def run_folder(self) -> Path:
         """Where the run goes."""
         if self.out is not None:
             return self.out
-        words = "-".join(
-            (self.data, self.scheme.replace(":", "_").replace(",", "-"), f"k{self.components}", f"s{self.seed}")
-        )
-        return Path("runs") / words.replace("/", "_").replace(":", "_")
+        words = (self.data_name, self.model, self.scheme, f"k{self.components}", f"s{self.seed}")
+        return Path("runs") / re.sub(r"[^\w.-]+", "_", "-".join(words))
 
     def save(self, path: Path) -> None:
         """Writes the configuration as JSON, which ``--config`` reads."""
         write_text(path, json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n")
 
 
+_DEFAULTS: dict[str, dict[str, float]] = {
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4, "aux_lr_factor": 1.0},
+    "adamw": {"lr": 1e-3, "weight_decay": 0.1, "aux_lr_factor": 5.0},
+}
+
 # What may differ when a run is resumed: where and how long it runs, not what it computes.
-RESUMABLE_FIELDS = frozenset(
-    {"device", "workers", "threads", "out", "resume", "tensorboard", "log_every", "quiet", "data_root"}
-)
+RESUMABLE_FIELDS = {
+    "data_root",
+    "device",
+    "devices",
+    "log_every",
+    "out",
+    "quiet",
+    "resume",
+    "tensorboard",
+    "threads",
+    "timeout",
+    "workers",
+}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -185,4 +248,4 @@ def _flags(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     values = value if isinstance(value, list) else [value]
-    return [f"--{flag}", *map(str, values)]
+    return [f"--{flag}", *map(str, values)] if values else []

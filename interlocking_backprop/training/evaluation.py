@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor
 
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.training.task import Metrics
-from interlocking_backprop.tree import Tree, to_device
+from interlocking_backprop.training.tasks import Metrics
 
 ExitScores = list[dict[str, float] | None]
 """For each component the mean of each metric at its exit; None without a head."""
 
 
-def evaluate(model: InterlockingBackpropModel, batches: Iterable[tuple[Tree, Tree]], metrics: Metrics) -> ExitScores:
+def evaluate(
+    model: InterlockingBackpropModel,
+    batches: Iterable[tuple[Any, Any]],
+    metrics: Metrics,
+    derived: Callable[[dict[str, float]], dict[str, float]] = lambda means: {},
+) -> ExitScores:
     """The metrics of every exit, in evaluation mode; the model's mode is restored.
 
     Args:
-        model: what to evaluate.
-        batches: inputs and targets.
+        model: what to evaluate. On several ranks all call this, and all get the metrics of all exits.
+        batches: inputs and targets; on ranks other than the first as many pairs of None.
         metrics: sums of a batch.
+        derived: what follows from the means.
     """
     sums: list[dict[str, Tensor]] = [{} for _ in model.components]
     was_training = model.training
     model.eval()
     try:
         for inputs, target in batches:
-            for total, output in zip(sums, model.forward_exits(inputs), strict=True):
-                if output is None:
-                    continue
-                values = metrics(output, to_device(target, model.get_output_device()))
-                for name, value in values.items():
+            for total, values in zip(sums, model.map_exits(metrics, inputs, target), strict=True):
+                for name, value in (values or {}).items():
                     # On the device, so that it need not be waited for; summed in double precision.
                     total[name] = total[name] + value.double() if name in total else value.double()
     finally:
         model.train(was_training)
-    return [_means(total) if total else None for total in sums]
+    everywhere = model.gather([_means(total) if total else None for total in sums])
+    exits = [next((scores[i] for scores in everywhere if scores[i]), None) for i in range(len(sums))]
+    return [None if means is None else means | derived(means) for means in exits]
 
 
 def _means(total: dict[str, Tensor]) -> dict[str, float]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+# torchrun passes on what the terminal has sent already: signals so close together are one request.
+_SAME_REQUEST = 2.0
 
 
 class Stopped(Exception):  # noqa: N818  (no error: the user asked for it)
@@ -38,9 +42,16 @@ def interruptible() -> Iterator[Interruption]:
         yield interruption
         return
 
+    first = 0.0
+
     def request(number: int, frame: FrameType | None) -> None:
-        interruption.requested = True
-        restore()
+        nonlocal first
+        now = time.monotonic()
+        if not interruption.requested:
+            interruption.requested, first = True, now
+        elif now - first > _SAME_REQUEST:
+            restore()
+            signal.raise_signal(number)
 
     before = [(number, signal.signal(number, request)) for number in (signal.SIGINT, signal.SIGTERM)]
 

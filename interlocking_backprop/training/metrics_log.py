@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,13 +22,19 @@ class MetricsLog:
         step: the last step of the checkpoint that the run goes on from, 0 for a new run; what was logged of later ones
             is forgotten, for they are about to be done again.
         tensorboard: whether to write TensorBoard files.
+        silent: writes nothing, on ranks other than the first.
     """
 
-    def __init__(self, run: RunFolder, step: int, *, tensorboard: bool) -> None:
+    def __init__(self, run: RunFolder, step: int, *, tensorboard: bool, silent: bool = False) -> None:
+        self._file: TextIO | None = None
+        self._writer: SummaryWriter | None = None
+        if silent:
+            return
         kept = [line for line in read_metrics(run.metrics) if line["step"] <= step and line["event"] != "test"]
         write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = run.metrics.open("a", buffering=1)
-        self._writer = SummaryWriter(run.tensorboard, purge_step=step + 1) if tensorboard else None
+        if tensorboard:
+            self._writer = SummaryWriter(run.tensorboard, purge_step=step + 1)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -36,13 +42,15 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Adds an event: "train", "validation" or "test", after a step."""
-        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
         if self._writer is not None:
             for name, value in _flat(values, event):
                 self._writer.add_scalar(name, value, step)

@@ -21,16 +21,16 @@ class OptimizerOf:
 
     def __call__(self, parameters: Iterable[Parameter]) -> Optimizer:
         """Weight decay is for matrices and kernels; biases and normalisation weights go without."""
-        parameters = list(parameters)
+        parameters, config = list(parameters), self.config
+        lr, weight_decay = config.of_optimizer("lr"), config.of_optimizer("weight_decay")
         groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        if self.config.optimizer == "adamw":
-            return AdamW(groups, lr=self.config.lr)
-        momentum = self.config.momentum
-        return SGD(groups, lr=self.config.lr, momentum=momentum, nesterov=momentum > 0)
+        if config.optimizer_name == "adamw":
+            return AdamW(groups, lr=lr, betas=(0.9, 0.95))
+        return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class SchedulerOf:
     config: TrainConfig
     steps_per_epoch: int
     n_steps: int
+    maximize: bool
 
     @property
     def is_per_epoch(self) -> bool:
@@ -48,7 +49,9 @@ class SchedulerOf:
 
     def __call__(self, optimizer: Optimizer) -> LRScheduler:
         if self.is_per_epoch:
-            return ReduceLROnPlateau(optimizer, mode="max", factor=self.config.gamma, patience=5)
+            return ReduceLROnPlateau(
+                optimizer, mode="max" if self.maximize else "min", factor=self.config.gamma, patience=5
+            )
         return LambdaLR(optimizer, self.factor)
 
     def factor(self, step: int) -> float:

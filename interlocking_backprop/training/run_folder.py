@@ -4,7 +4,7 @@ config.json          the full configuration
 environment.json     versions, hardware, the command
 metrics.jsonl        one line per event: train, validation, test
 tensorboard/         the same for TensorBoard
-last.pt, best.pt     checkpoints: the newest, and the one with the best validation score
+checkpoints/         the newest, and the one with the best validation score
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from interlocking_backprop.files import replacing, write_text
+from interlocking_backprop.files import write_text
+from interlocking_backprop.training.checkpoints import Checkpoints
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
 from interlocking_backprop.version import __version__
 
@@ -33,25 +35,29 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last = path / "last.pt"
-        self.best = path / "best.pt"
+        self.checkpoints = Checkpoints(path / "checkpoints")
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self._config = path / "config.json"
 
     @classmethod
-    def create(cls, config: TrainConfig) -> RunFolder:
-        """Begins a run.
+    def new(cls, config: TrainConfig) -> RunFolder:
+        """The folder of a new run; nothing is written yet.
 
         Raises:
-            ValueError: if the folder holds one already.
+            ValueError: if the folder holds a run already.
         """
         run = cls(config.run_folder)
         if run._config.exists():
             raise ValueError(f"{run.path} holds a run already; go on with --resume, or choose another --out.")
-        config.save(run._config)
-        write_text(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         return run
+
+    def write(self, config: TrainConfig, files: Mapping[str, str]) -> None:
+        """Writes down what is known at the beginning."""
+        for name, text in files.items():
+            write_text(self.path / name, text)
+        write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        config.save(self._config)
 
     @classmethod
     def resume(cls, config: TrainConfig) -> RunFolder:
@@ -80,26 +86,6 @@ class RunFolder:
         if not self._config.exists():
             raise ValueError(f"{self.path} holds no run (no config.json); expected one that `ibp train` made.")
         return load_config(self._config)
-
-    def save_checkpoint(self, state: dict[str, Any], *, is_best: bool) -> None:
-        """Replaces the last checkpoint, and before it the best one if this is it, whole."""
-        for path in (self.best, self.last) if is_best else (self.last,):
-            with replacing(path) as temporary:
-                torch.save(state, temporary)
-
-    def load_checkpoint(self, path: Path, device: torch.device) -> dict[str, Any]:
-        """Reads a checkpoint. Nothing in it is executed.
-
-        Raises:
-            ValueError: if there is none, or it cannot be read.
-        """
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; the run in {self.path} has not come to its first checkpoint.")
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from None
-        return state
 
 
 def environment() -> dict[str, Any]:

@@ -1,20 +1,27 @@
-"""The training loop: epochs, evaluation, checkpoints, and stopping and going on at any step."""
+"""The training loop: epochs, evaluation, checkpoints, and stopping and going on at any step.
+
+Under torchrun every rank runs it. Rank 0 reads the data, writes metrics and shows progress; the others take part in the
+same steps, evaluations and checkpoints. Nobody waits for the others between two steps.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from interlocking_backprop.build import build_model
-from interlocking_backprop.data import Split, batches
+from interlocking_backprop.data import batches
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.runtime.allocator import keep_freed_memory
+from interlocking_backprop.runtime.process_groups import has_ranks
+from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.display import Display
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
@@ -23,8 +30,9 @@ from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.scheme_plan import SchemePlan
+from interlocking_backprop.training.select_device import select_device
 from interlocking_backprop.training.stopwatch import Stopwatch
-from interlocking_backprop.training.task import Task, build_task
+from interlocking_backprop.training.tasks import Part, build_task
 
 
 @dataclass
@@ -34,12 +42,14 @@ class Progress:
     Attributes:
         step: training steps taken.
         loss_sum: of the steps of the present epoch.
-        best: the best validation score so far.
+        best: the best validation score so far; None before the first.
+        state: the model's own counters.
     """
 
     step: int = 0
     loss_sum: float = 0.0
-    best: float = -math.inf
+    best: float | None = None
+    state: dict[str, Any] | None = None
 
 
 class Trainer:
@@ -60,12 +70,14 @@ class Trainer:
         self.device = select_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.task: Task = build_task(config, self.plan.schemes)
+        self.task = build_task(config, self.plan.schemes)
         self.steps_per_epoch = math.ceil(len(self.task.train) / config.batch_size)
+        if config.epoch_steps:
+            self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
         self.n_steps = config.epochs * self.steps_per_epoch
         if config.max_steps:
             self.n_steps = min(self.n_steps, config.max_steps)
-        self.scheduler = SchedulerOf(config, self.steps_per_epoch, self.n_steps)
+        self.scheduler = SchedulerOf(config, self.steps_per_epoch, self.n_steps, self.task.maximize)
         self.model: InterlockingBackpropModel = build_model(
             self.task.main_nets,
             self.task.aux_nets,
@@ -74,11 +86,22 @@ class Trainer:
             self.task.loss_function,
             self.scheduler,
             n_microbatches=config.microbatches,
-            aux_lr_factor=config.aux_lr_factor,
+            aux_lr_factor=config.of_optimizer("aux_lr_factor"),
             max_grad_norm=config.max_grad_norm or None,
             seed=config.seed,
-        ).to(self.device)
+        )
         self.progress = Progress()
+
+    def place(self) -> None:
+        """Puts the model where it computes: on one device, on a device per component, or on the ranks of torchrun."""
+        config = self.config
+        if has_ranks():
+            devices = None if config.device == "auto" else [config.device]
+            self.model.enable_model_parallel(devices, timeout=timedelta(seconds=config.timeout))
+        elif config.devices:
+            self.model.enable_model_parallel(config.devices)
+        else:
+            self.model.to(self.device)
 
     def fit(self) -> ExitScores:
         """Trains to the end and returns the test metrics of every exit, of the best checkpoint.
@@ -88,86 +111,80 @@ class Trainer:
             ValueError: if the run's folder does not fit.
         """
         config = self.config
-        run = RunFolder.resume(config) if config.resume else RunFolder.create(config)
-        if config.resume and run.last.exists():
-            self.load(run.load_checkpoint(run.last, self.device))
+        run = RunFolder.resume(config) if config.resume else RunFolder.new(config)
+        self.place()
+        if self.model.rank == 0 and not config.resume:
+            run.write(config, self.task.files)
+        if config.resume and self.model.gather(run.checkpoints.has("last"))[0]:
+            self.load(run, "last")
+        quiet = config.quiet or self.model.rank > 0
         with (
-            MetricsLog(run, self.progress.step, tensorboard=config.tensorboard) as log,
-            Display(self.n_steps, self.progress.step, quiet=config.quiet) as display,
+            MetricsLog(run, self.progress.step, tensorboard=config.tensorboard, silent=self.model.rank > 0) as log,
+            Display(self.n_steps, self.progress.step, quiet=quiet) as display,
             interruptible() as interruption,
         ):
             while self.progress.step < self.n_steps:
                 self._epoch(run, log, display, interruption)
-            if run.best.exists():
-                self.load_weights(run.load_checkpoint(run.best, self.device))
+            if self.model.gather(run.checkpoints.has("best"))[0]:
+                self.load(run, "best", weights_only=True)
             scores = self.evaluate("test")
             log.write("test", self.progress.step, exits=scores)
+        self.model.shutdown()
         return scores
 
-    def evaluate(self, part: Literal["validation", "test"]) -> ExitScores:
+    def evaluate(self, part: Part) -> ExitScores:
         """The metrics of every exit."""
-        split = self.task.validation if part == "validation" else self.task.test
-        return evaluate(self.model, self._batches(split), self.task.metrics)
+        split = self.task.part(part)
+        return evaluate(self.model, self._batches(split), self.task.metrics(part), self.task.derived)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint holds."""
-        return {
-            "model": self.model.state_dict(),
-            "training": self.model.training_state_dict(),
-            "progress": vars(self.progress),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Restores a checkpoint, to go on from there."""
-        self.load_weights(state)
-        self.model.load_training_state_dict(state["training"])
-        self.progress = Progress(**state["progress"])
-
-    def load_weights(self, state: dict[str, Any]) -> None:
-        """Restores the weights alone.
+    def load(self, run: RunFolder, which: Which, *, weights_only: bool = False) -> None:
+        """Restores a checkpoint: all of it, to go on from there, or the weights alone.
 
         Raises:
-            ValueError: if they are of another network.
+            ValueError: if there is none, or it does not fit.
         """
-        try:
-            self.model.load_state_dict(state["model"])
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the checkpoint does not fit the network ({str(error).splitlines()[0]}).") from None
+        progress = run.checkpoints.load(self.model, which, weights_only=weights_only)
+        if not weights_only:
+            self.progress = Progress(**progress)
+            self.model.load_counters(progress["state"])
+
+    def _save(self, run: RunFolder, *, is_best: bool) -> None:
+        self.progress.state = self.model.counters()
+        run.checkpoints.save(self.model, vars(self.progress), is_best=is_best)
 
     def _epoch(self, run: RunFolder, log: MetricsLog, display: Display, interruption: Interruption) -> None:
         """The rest of the present epoch, and its validation."""
-        config, progress = self.config, self.progress
+        config, progress, model = self.config, self.progress, self.model
         epoch, start = divmod(progress.step, self.steps_per_epoch)
         end = min((epoch + 1) * self.steps_per_epoch, self.n_steps)
-        self.model.set_scheme(self.plan.at(epoch))
-        self.model.train()
+        model.set_scheme(self.plan.at(epoch))
+        model.train()
         stopwatch = Stopwatch()
+        reports = _Reports(self, log, display, epoch)
         losses: list[Tensor] = []
-        for inputs, targets in self._batches(self.task.train, epoch, start, shuffle=True):
-            lr = self.model.get_lr()
+        for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
+            lr = model.get_lr()
+            model.flag = int(interruption.requested)  # all ranks learn rank 0's in this step
             with self._autocast():
-                losses.append(self.model.training_step(inputs, targets).result())
+                loss = model.training_step(inputs, targets).result()
+            if model.n_ranks == 1:
+                model.flag = int(interruption.requested)
+            if loss is not None:
+                losses.append(loss)
             if not self.scheduler.is_per_epoch:
-                self.model.lr_scheduler_step()
+                model.lr_scheduler_step()
             progress.step += 1
-            stopwatch.count(len(targets))
-            if progress.step % config.log_every == 0 or progress.step == end or interruption.requested:
-                recent = torch.stack(losses).double().mean().item()
-                progress.loss_sum += recent * len(losses)
+            stopwatch.count(config.batch_size if inputs is None else len(targets))
+            if progress.step % config.log_every == 0 or progress.step == end or model.flag:
+                reports.add(losses, lr, stopwatch.rate())
                 losses.clear()
-                rate = stopwatch.rate()
-                display.step(epoch, progress.step, recent, rate)
-                exits = [None if loss is None else loss.item() for loss in self.model.exit_losses]
-                log.write(
-                    "train", progress.step, epoch=epoch, loss=recent, exit_losses=exits, lr=lr, samples_per_second=rate
-                )
-            if progress.step == end:
-                break
-            if interruption.requested:
-                run.save_checkpoint(self.state(), is_best=False)
+            if model.flag and progress.step < end:
+                reports.finish()
+                self._save(run, is_best=False)
                 raise Stopped(progress.step, self.n_steps)
+        reports.finish()
         self._end_epoch(run, log, display, epoch, progress.loss_sum / (end - epoch * self.steps_per_epoch), stopwatch)
-        if interruption.requested and progress.step < self.n_steps:
+        if model.gather(interruption.requested)[0] and progress.step < self.n_steps:
             raise Stopped(progress.step, self.n_steps)
 
     def _end_epoch(
@@ -180,17 +197,24 @@ class Trainer:
         score = final[self.task.score]
         if self.scheduler.is_per_epoch:
             self.model.lr_scheduler_step(score)
-        is_best = score > self.progress.best
-        self.progress.best = max(score, self.progress.best)
+        best = self.progress.best
+        is_best = best is None or (score > best if self.task.maximize else score < best)
+        if is_best:
+            self.progress.best = score
         self.progress.loss_sum = 0.0
         display.epoch(epoch, self.model.scheme.name, loss, exits, rate)
         log.write("validation", self.progress.step, epoch=epoch, exits=exits, train_loss=loss)
-        run.save_checkpoint(self.state(), is_best=is_best)
+        self._save(run, is_best=is_best)
 
     def _batches(
-        self, split: Split, epoch: int = 0, start: int = 0, *, shuffle: bool = False
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        return batches(
+        self, split: Any, epoch: int = 0, start: int = 0, most: int | None = None, *, shuffle: bool = False
+    ) -> Iterable[tuple[Any, Any]]:
+        """Batches of a split, from one on, and at most so many; on ranks without data as many pairs of None."""
+        n = math.ceil(len(split) / self.config.batch_size) - start
+        n = n if most is None else min(n, most)
+        if self.model.rank > 0:
+            return ((None, None) for _ in range(n))
+        loader = batches(
             split,
             self.config.batch_size,
             seed=self.config.seed,
@@ -200,6 +224,7 @@ class Trainer:
             num_workers=self.config.workers,
             pin_memory=self.device.type != "cpu",
         )
+        return (batch for batch, _ in zip(loader, range(n), strict=False))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.autocast == "none":
@@ -207,21 +232,43 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def select_device(name: str) -> torch.device:
-    """The device that a flag names; "auto" is an accelerator if there is one.
+class _Reports:
+    """Training metrics of an epoch on their way to rank 0, which writes and shows them when all are there."""
 
-    Raises:
-        ValueError: if there is no such device.
-    """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if name == "auto":
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        available = ["cpu"]
-        if accelerator is not None:
-            available += [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
-        raise ValueError(f"--device is {name!r}; expected auto or one of {', '.join(available)}.") from None
-    return device
+    def __init__(self, trainer: Trainer, log: MetricsLog, display: Display, epoch: int) -> None:
+        self._trainer, self._log, self._display, self._epoch = trainer, log, display, epoch
+        self._runtime = trainer.model.runtime
+        self._pending: list[tuple[int, float, float]] = []  # steps, their learning rates, and samples per second
+
+    def add(self, losses: list[Tensor], lr: float, rate: float) -> None:
+        """Says what this rank knows of the steps since the last report."""
+        mean = torch.stack(losses).double().mean().item() if losses else None
+        exits = [None if loss is None else loss.item() for loss in self._trainer.model.exit_losses]
+        step = self._trainer.progress.step
+        self._runtime.post(f"train/{step}", {"loss": mean, "n": len(losses), "exits": exits})
+        self._pending.append((step, lr, rate))
+        self._write()
+
+    def finish(self) -> None:
+        """Waits until everything that was said has been written, on all ranks."""
+        self._trainer.model.gather(None)
+        self._write()
+        self._trainer.progress.loss_sum = self._trainer.model.gather(self._trainer.progress.loss_sum)[0]
+
+    def _write(self) -> None:
+        if self._trainer.model.rank > 0:
+            return
+        while self._pending:
+            step, lr, rate = self._pending[0]
+            parts = self._runtime.collect(f"train/{step}")
+            if parts is None:
+                return
+            self._pending.pop(0)
+            final = parts[-1]
+            columns = zip(*(part["exits"] for part in parts), strict=True)
+            exits = [next((loss for loss in column if loss is not None), None) for column in columns]
+            self._trainer.progress.loss_sum += final["loss"] * final["n"]
+            self._display.step(self._epoch, step, final["loss"], rate)
+            self._log.write(
+                "train", step, epoch=self._epoch, loss=final["loss"], exit_losses=exits, lr=lr, samples_per_second=rate
+            )

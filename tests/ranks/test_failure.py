@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from tests.ranks.harness import Ranks
+from interlocking_backprop.bench.ranks import Ranks
 from tests.small_nets import mlp_components
 
 K = 4
@@ -54,8 +54,16 @@ def train(rank: int, size: int, what: str, where: int, folder: str, scheme: str)
         model.training_step(data, data).result()
 
 
-@pytest.mark.parametrize("scheme", ["e2e", "local"])
-@pytest.mark.parametrize("where", [0, 2, 3])
+@pytest.mark.parametrize(
+    ("where", "scheme"),
+    [
+        (0, "e2e"),
+        (2, "e2e"),
+        (3, "e2e"),
+        (3, "local"),
+        *(pytest.param(w, "local", marks=pytest.mark.slow) for w in (0, 2)),
+    ],
+)
 @pytest.mark.parametrize(
     ("what", "cause"),
     [

@@ -93,7 +93,9 @@ def test_bad_scheme_plans_are_rejected(text, message):
 
 def test_learning_rate_schedules():
     def factors(schedule: str, n: int = 10, **changes) -> list[float]:
-        scheduler = SchedulerOf(TrainConfig(lr_schedule=schedule, **changes), steps_per_epoch=2, n_steps=n)
+        scheduler = SchedulerOf(
+            TrainConfig(lr_schedule=schedule, **changes), steps_per_epoch=2, n_steps=n, maximize=True
+        )
         return [round(scheduler.factor(step), 4) for step in range(n)]
 
     assert factors("constant", warmup_epochs=1.5) == [0.3333, 0.6667] + [1.0] * 8

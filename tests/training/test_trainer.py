@@ -59,13 +59,26 @@ def results(out) -> list[dict]:
     ]
 
 
+def states(run, which="last") -> tuple[dict, dict]:
+    """The progress of a checkpoint, and the weights of all components."""
+    folder = run / "checkpoints"
+    folder /= json.loads((folder / "index.json").read_text())[which]
+    files = [torch.load(path, weights_only=True) for path in sorted(folder.glob("component-*.pt"))]
+    weights = {f"{i}.{name}": value for i, state in enumerate(files) for name, value in state["model"].items()}
+    return json.loads((folder / "progress.json").read_text()), weights
+
+
+def assert_equal_states(a, b, which="last") -> None:
+    (progress_a, weights_a), (progress_b, weights_b) = states(a, which), states(b, which)
+    assert progress_a == progress_b
+    for name, value in weights_a.items():
+        assert torch.equal(value, weights_b[name]), name
+
+
 def assert_equal_runs(a, b) -> None:
     assert results(a) == results(b)
-    for name in ("last.pt", "best.pt"):
-        x, y = (torch.load(run / name, weights_only=True) for run in (a, b))
-        assert x["progress"] == y["progress"]
-        for key, value in x["model"].items():
-            assert torch.equal(value, y["model"][key]), key
+    for which in ("last", "best"):
+        assert_equal_states(a, b, which)
 
 
 def test_what_a_run_leaves(tmp_path):
@@ -82,10 +95,9 @@ def test_what_a_run_leaves(tmp_path):
     assert lines[0]["exit_losses"][1] is not None
     assert list(run.tensorboard.glob("events.*"))
     assert sorted(path.name for path in run.path.iterdir()) == [
-        "best.pt",
+        "checkpoints",
         "config.json",
         "environment.json",
-        "last.pt",
         "metrics.jsonl",
         "tensorboard",
     ]
@@ -117,8 +129,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, step):
     straight, run = results(tmp_path / "straight"), results(tmp_path / "run")
     # An interruption adds a line of training metrics, with the loss since the last one.
     assert [line for line in run if line["event"] != "train"] == [line for line in straight if line["event"] != "train"]
-    x, y = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("straight", "run"))
-    assert all(torch.equal(x["model"][key], y["model"][key]) for key in x["model"])
+    assert_equal_states(tmp_path / "straight", tmp_path / "run")
 
 
 def test_a_crashed_run_goes_on_from_its_last_checkpoint(tmp_path):
@@ -160,8 +171,7 @@ def test_learning_rate_schedules_survive_a_checkpoint(tmp_path, schedule):
     with pytest.raises(Stopped):
         at_step(Trainer(config(tmp_path / "run", **changes)), 7, lambda: signal.raise_signal(signal.SIGTERM)).fit()
     Trainer(config(tmp_path / "run", resume=True, **changes)).fit()
-    x, y = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("straight", "run"))
-    assert all(torch.equal(x["model"][key], y["model"][key]) for key in x["model"])
+    assert_equal_states(tmp_path / "straight", tmp_path / "run")
 
 
 def test_autocast_trains(tmp_path):
@@ -186,13 +196,13 @@ class TestRejected:
 
     def test_resuming_something_else(self, tmp_path):
         Trainer(config(tmp_path, max_steps=1)).fit()
-        with pytest.raises(ValueError, match=r"--lr is 0.2, but the run .* was begun with 0.1"):
+        with pytest.raises(ValueError, match=r"--lr is 0.2, but the run .* was begun with None"):
             Trainer(config(tmp_path, max_steps=1, resume=True, lr=0.2)).fit()
 
     def test_a_broken_checkpoint(self, tmp_path):
         Trainer(config(tmp_path, max_steps=1)).fit()
-        (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
-        with pytest.raises(ValueError, match=r"last\.pt cannot be read as a checkpoint"):
+        next(tmp_path.glob("checkpoints/*/component-0001.pt")).write_bytes(b"not a checkpoint")
+        with pytest.raises(ValueError, match=r"component-0001\.pt cannot be read as a checkpoint of component 1"):
             Trainer(config(tmp_path, max_steps=1, resume=True)).fit()
 
     @pytest.mark.parametrize(
@@ -214,5 +224,5 @@ class TestRejected:
 
 
 def test_a_run_folder_is_named_after_what_it_is():
-    assert str(TrainConfig(scheme="local:2,e2e").run_folder) == "runs/digits-local_2-e2e-k4-s0"
-    assert dataclasses.replace(TrainConfig(), data="hub:a/b").run_folder.name == "hub_a_b-e2e-k4-s0"
+    assert str(TrainConfig(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
+    assert dataclasses.replace(TrainConfig(), data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"

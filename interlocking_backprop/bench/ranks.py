@@ -1,4 +1,4 @@
-"""Runs a function on several ranks of this machine: gloo on loopback, a rendezvous by file, a sure end."""
+"""Several ranks on this machine, for benchmarks and tests: gloo on loopback, a rendezvous by file, a sure end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 # Processes are forked from a server that has imported everything and started no threads.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "interlocking_backprop", "tests.small_nets"])
+_CONTEXT.set_forkserver_preload(["torch", "torch.distributed.pipelining", "interlocking_backprop"])
 
 
 class Ranks:
@@ -51,9 +51,14 @@ class Ranks:
         return [process.exitcode for process in self.processes]
 
     def results(self, timeout: float = 120) -> list[Any]:
-        """What the function returned on each rank."""
+        """What the function returned on each rank.
+
+        Raises:
+            RuntimeError: with what the ranks wrote to stderr, if one of them failed.
+        """
         codes = self.join(timeout)
-        assert codes == [0] * len(codes), f"exit codes {codes}\n" + "\n".join(self.errors())
+        if any(code != 0 for code in codes):
+            raise RuntimeError(f"the ranks ended with exit codes {codes}\n" + "\n".join(self.errors()))
         return [pickle.loads((self.folder / f"result-{r}").read_bytes()) for r in range(len(codes))]
 
     def errors(self) -> list[str]:

@@ -1,0 +1,112 @@
+"""Checkpoints of a run: a folder each, with a file per component, so that every rank writes what it has.
+
+    checkpoints/step-00000120/component-0000.pt … progress.json
+    checkpoints/index.json                         which of them is the last, and which the best
+
+The index is replaced when a checkpoint is complete; until then the one before counts. The files are the same whether
+the components were on one device or on many ranks, so a run can go on with another number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from interlocking_backprop.files import replacing, write_text
+from interlocking_backprop.model import InterlockingBackpropModel
+
+Which = Literal["last", "best"]
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._index = folder / "index.json"
+
+    def has(self, which: Which) -> bool:
+        """Whether there is such a checkpoint."""
+        return which in self._names()
+
+    def save(self, model: InterlockingBackpropModel, progress: dict[str, Any], *, is_best: bool) -> None:
+        """Writes a checkpoint; all ranks call this.
+
+        Args:
+            model: each rank writes its components.
+            progress: what else a resumed run has to know; rank 0's is kept. Its "step" names the checkpoint.
+            is_best: whether it is the best so far.
+        """
+        name = f"step-{progress['step']:08d}"
+        for i in model.local_components:
+            component = model.components[i]
+            state = {"model": component.state_dict(), "training": component.training_state_dict()}
+            with replacing(self._folder / name / f"component-{i:04d}.pt") as path:
+                torch.save(state, path)
+        model.gather(None)  # everything is written
+        names = self._names() | {"last": name} | ({"best": name} if is_best else {})
+        if model.rank == 0:
+            write_text(self._folder / name / "progress.json", json.dumps(progress) + "\n")
+            write_text(self._index, json.dumps(names) + "\n")
+        kept = set(model.gather(names)[0].values())
+        for folder in self._folder.glob("step-*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def load(self, model: InterlockingBackpropModel, which: Which, *, weights_only: bool = False) -> dict[str, Any]:
+        """Reads a checkpoint; all ranks call this. Nothing in it is executed.
+
+        Args:
+            model: takes weights and training state.
+            which: the last one or the best.
+            weights_only: leaves optimizers, schedules and counters as they are.
+
+        Returns:
+            The progress that was saved with it.
+
+        Raises:
+            ValueError: if there is none, it cannot be read, or is of another network.
+        """
+        here = self._names().get(which)
+        name, progress = model.gather((here, self._progress(here)))[0]
+        if name is None:
+            raise ValueError(f"{self._folder} holds no {which} checkpoint; the run has not come to its first one.")
+        for i in model.local_components:
+            path = self._folder / name / f"component-{i:04d}.pt"
+            component = model.components[i]
+            try:
+                state = torch.load(path, map_location=component.device, weights_only=True)
+                component.load_state_dict(state["model"])
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                raise ValueError(f"{path} cannot be read as a checkpoint of component {i} ({reason}).") from None
+            if not weights_only:
+                component.load_training_state_dict(state["training"])
+        return dict(progress)
+
+    def _names(self) -> dict[str, str]:
+        if not self._index.exists():
+            return {}
+        try:
+            names: dict[str, str] = json.loads(self._index.read_text())
+        except ValueError as error:
+            raise ValueError(f"{self._index} cannot be read ({error}).") from None
+        return names
+
+    def _progress(self, name: str | None) -> dict[str, Any] | None:
+        if name is None:
+            return None
+        path = self._folder / name / "progress.json"
+        try:
+            progress: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read ({error}).") from None
+        return progress
