@@ -57,6 +57,7 @@ class Watchdog:
         self.failure: str | None = None
         self._failed_rank = -1
         self._closing = threading.Event()
+        self._said = threading.Lock()
         self._n_beats = 0
         self._next_beat = 0.0
         self._neighbour: tuple[int, float] = (-1, time.monotonic())  # its last beat, and when it was seen
@@ -110,10 +111,14 @@ class Watchdog:
         return self.failure
 
     def _note(self, text: bytes | str) -> None:
+        """Says what happened and then lets it be known in this process, which may end at once for it."""
         fields = json.loads(text)
-        if self.failure is None:
-            self._failed_rank = fields["rank"]
-            self.failure = f"rank {fields['rank']} failed: {fields['cause']}"
+        with self._said:
+            if self.failure is None:
+                failure = f"rank {fields['rank']} failed: {fields['cause']}"
+                self._say(failure)
+                self._failed_rank = fields["rank"]
+                self.failure = failure
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -123,7 +128,7 @@ class Watchdog:
                 self._look()
             except RuntimeError:
                 if not self._closing.is_set():
-                    self.failure = self.failure or "rank 0 failed: the connection to its process is lost"
+                    self._note(json.dumps({"rank": 0, "cause": "the connection to its process is lost"}))
             if self.failure is not None:
                 self._end()
                 return
@@ -165,8 +170,7 @@ class Watchdog:
         return beat
 
     def _end(self) -> None:
-        """Says what happened, and sees to it that the process ends."""
-        self._say(f"{self.failure}")
+        """Sees to it that the process ends."""
         # Should the interpreter itself get stuck on its way out.
         faulthandler.dump_traceback_later(3 * _GRACE, exit=True)
         _, waiting = self._activity()
@@ -180,14 +184,15 @@ class Watchdog:
         number = self._signals.read()
         if number is None:
             return
-        # Another rank may have failed, and torchrun be ending this one for it: the cause is worth a moment.
+        # Another rank may have failed, and torchrun be ending this one for it: the cause is worth a moment, in which
+        # the main thread may find that its neighbour is gone.
         end = time.monotonic() + 2
         while self.failure is None and time.monotonic() < end and not self._closing.is_set():
             with contextlib.suppress(RuntimeError):
                 if self._store.check([_FAILURE]):
                     self._note(self._store.get(_FAILURE))
             time.sleep(0.02)
-        if self.failure is None and not self._closing.wait(_GRACE / 2):
+        if self.failure is None and not self._closing.is_set():
             self._say(f"ended by {signal.Signals(number).name}")
             os._exit(128 + number)
 
@@ -208,7 +213,7 @@ class _Signals:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, _exit)
+                signal.signal(signal.SIGTERM, _left_to_watchdog)
 
     def wait(self, seconds: float) -> bool:
         """Whether a signal came in that time."""
@@ -219,18 +224,18 @@ class _Signals:
         for number in self._reader.recv(64):
             if number in (signal.SIGTERM, signal.SIGINT):
                 handler = signal.getsignal(number)
-                if handler in (_exit, signal.default_int_handler):
+                if handler in (_left_to_watchdog, signal.default_int_handler):
                     return number
         return None
 
     def close(self) -> None:
         if self._before is not None and threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(self._before)
-            if signal.getsignal(signal.SIGTERM) is _exit:
+            if signal.getsignal(signal.SIGTERM) is _left_to_watchdog:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._reader.close()
         self._writer.close()
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _left_to_watchdog(number: int, frame: FrameType | None) -> None:
+    """The main thread goes on for the moment that it takes to find out why it is to end."""
