@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from interlocking_backprop.component import Component, LRSchedulerConstructor, O
 from interlocking_backprop.losses import Loss, LossFunction
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.scheme import Scheme, e2e, local, nwise, pairwise
+from interlocking_backprop.ties import separate
 
 
 def build_model(
@@ -28,6 +29,7 @@ def build_model(
     aux_optimizer_constructor: OptimizerConstructor | None = None,
     aux_lr_factor: float = 1.0,
     max_grad_norm: float | None = None,
+    tied_weights: Literal["keep", "untie"] = "keep",
     seed: int | None = None,
 ) -> InterlockingBackpropModel:
     """Builds a model that trains each component by the losses that the scheme gives it.
@@ -47,7 +49,12 @@ def build_model(
         aux_optimizer_constructor: optimizer of the auxiliary nets, if they get one of their own.
         aux_lr_factor: multiplies the auxiliary nets' learning rate. Under Adam heads need more than the rest
             (docs/schemes.md).
-        max_grad_norm: clips each component's gradient, and each head's, to this 2-norm.
+        max_grad_norm: clips each component's gradient, and each head's, to this 2-norm. Weights that components share
+            are clipped on their own.
+        tied_weights: what becomes of a parameter that several main nets share. "keep": each gets a copy, their
+            gradients are summed before the update, and they stay equal; it is then still the network that you handed
+            over, but the components that share it wait for one another in every step (docs/models.md). "untie": each
+            gets a copy that is trained on its own.
         seed: of the random numbers in training steps (dropout); by default torch's initial seed.
 
     Raises:
@@ -55,11 +62,14 @@ def build_model(
     """
     main_nets, aux_nets = list(main_nets), list(aux_nets)
     _check_nets(main_nets, aux_nets)
+    if tied_weights not in ("keep", "untie"):
+        raise ValueError(f"tied_weights is {tied_weights!r}; expected 'keep' or 'untie'.")
     if isinstance(n_microbatches, bool) or not isinstance(n_microbatches, int) or n_microbatches < 1:
         raise ValueError(f"n_microbatches is {n_microbatches!r}; expected a whole number of at least 1.")
     for name, value in (("aux_lr_factor", aux_lr_factor), ("max_grad_norm", max_grad_norm)):
         if value is not None and not (0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number.")
+    ties = separate(main_nets) if tied_weights == "keep" else separate(main_nets)[:0]
     components = [
         Component(
             main_net,
@@ -69,13 +79,14 @@ def build_model(
             aux_optimizer_constructor=aux_optimizer_constructor,
             aux_lr_factor=aux_lr_factor,
             max_grad_norm=max_grad_norm,
+            shared=[tie.name_in(i) for tie in ties if i in tie.components],
         )
-        for main_net, aux_net in zip(main_nets, [*aux_nets, None], strict=True)
+        for i, (main_net, aux_net) in enumerate(zip(main_nets, [*aux_nets, None], strict=True))
     ]
     aux_loss = Loss(aux_loss_function or loss_function)
     losses = [aux_loss] * len(aux_nets) + [Loss(loss_function)]
     seed = torch.initial_seed() if seed is None else seed
-    return InterlockingBackpropModel(components, scheme, losses, n_microbatches, seed)
+    return InterlockingBackpropModel(components, scheme, losses, n_microbatches, seed, ties)
 
 
 def build_e2e_model(
@@ -163,13 +174,21 @@ def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) ->
     named = [(f"main net {i}", net) for i, net in enumerate(main_nets)]
     named += [(f"auxiliary net {i}", net) for i, net in enumerate(aux_nets) if net is not None]
     owners: dict[nn.Parameter, str] = {}
+    places: dict[nn.Module, str] = {}
     for name, net in named:
         if not isinstance(net, nn.Module):
             raise ValueError(f"{name} is {net!r}; expected a torch.nn.Module.")
-        for parameter_name, parameter in net.named_parameters():
-            if parameter in owners:
+        for module_name, module in net.named_modules():
+            has_state = module._parameters or module._buffers
+            if has_state and places.setdefault(module, name) != name:
                 raise ValueError(
-                    f"parameter {parameter_name!r} of {name} belongs to {owners[parameter]} too; expected every "
-                    "parameter in one net (copy it, or keep what shares it in one component)."
+                    f"module {module_name or type(module).__name__!r} of {name} is in {places[module]} too; expected "
+                    "nets with modules of their own. A copy of the module may share the parameters (tied_weights)."
                 )
-            owners[parameter] = name
+        for parameter_name, parameter in net.named_parameters():
+            owner = owners.setdefault(parameter, name)
+            if owner != name and not (owner.startswith("main") and name.startswith("main")):
+                raise ValueError(
+                    f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected auxiliary nets with "
+                    "parameters of their own (copy it), for these follow their own loss alone."
+                )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ class Component(nn.Module):
         lr_scheduler_constructor: called with each optimizer; may be None or return None.
         aux_optimizer_constructor: for the parameters of the auxiliary net, if they get an optimizer of their own.
         aux_lr_factor: multiplies the learning rate of the auxiliary net's optimizer.
-        max_grad_norm: clips the gradient of the main net, and that of the auxiliary net, to this 2-norm.
+        max_grad_norm: clips the gradient of the main net, and that of the auxiliary net, to this 2-norm. Weights that
+            are shared with other components are clipped on their own, so that all who hold them do the same.
+        shared: the names, in the main net, of weights that other components hold too.
 
     Attributes:
         optimizer: of the main net (and the auxiliary net); None if there are no parameters.
@@ -48,17 +50,19 @@ class Component(nn.Module):
         aux_optimizer_constructor: OptimizerConstructor | None = None,
         aux_lr_factor: float = 1.0,
         max_grad_norm: float | None = None,
+        shared: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.main_net = main_net
         self.aux_net = aux_net
         self.max_grad_norm = max_grad_norm
+        self._shared = tuple(shared)
         self._main_parameters = list(main_net.parameters())
         self._aux_parameters = list(aux_net.parameters()) if aux_net is not None else []
 
         has_two = aux_optimizer_constructor is not None or aux_lr_factor != 1.0
-        shared = [] if has_two else self._aux_parameters
-        self.optimizer = _construct(optimizer_constructor, [*self._main_parameters, *shared])
+        others = [] if has_two else self._aux_parameters
+        self.optimizer = _construct(optimizer_constructor, [*self._main_parameters, *others])
         self.aux_optimizer = None
         if has_two:
             self.aux_optimizer = _construct(aux_optimizer_constructor or optimizer_constructor, self._aux_parameters)
@@ -79,6 +83,10 @@ class Component(nn.Module):
     def aux_parameters(self) -> list[Parameter]:
         """The parameters of the auxiliary net that want a gradient."""
         return [p for p in self._aux_parameters if p.requires_grad]
+
+    def shared_parameters(self) -> list[Parameter]:
+        """The parameters of the main net that other components hold too."""
+        return [self.main_net.get_parameter(name) for name in self._shared]
 
     @property
     def device(self) -> torch.device | None:
@@ -103,7 +111,9 @@ class Component(nn.Module):
     def update(self) -> None:
         """Clips, steps the optimizers and frees the gradients."""
         if self.max_grad_norm is not None:
-            for parameters in (self._main_parameters, self._aux_parameters):
+            shared = self.shared_parameters()
+            own = [p for p in self._main_parameters if all(p is not other for other in shared)]
+            for parameters in (own, *([p] for p in shared), self._aux_parameters):
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         torch.clear_autocast_cache()  # it holds casts of the weights that change here
         for optimizer in self.optimizers:

@@ -26,6 +26,7 @@ from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme import Scheme
 from interlocking_backprop.streams import Workload
+from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, map_tensors
 
 
@@ -41,11 +42,13 @@ class InterlockingBackpropModel(nn.Module):
         losses: the loss of each component; the last one is that of the network.
         n_microbatches: into how many parts each batch is cut.
         seed: of all random numbers drawn in training steps.
+        ties: the weights that components share.
 
     Attributes:
         components: the components; each has ``main_net``, ``aux_net`` and ``optimizer``.
         n_microbatches: M.
         losses: the loss of each component.
+        ties: the weights that components share; each holds a copy, which must stay equal.
         flag: a number that rank 0 may set and that all ranks find here after the next training step: to agree on
             stopping, say, without waiting for one another.
         exit_losses: after a training step, for each component its loss on the batch; None without a head.
@@ -58,6 +61,7 @@ class InterlockingBackpropModel(nn.Module):
         losses: Sequence[Loss],
         n_microbatches: int = 1,
         seed: int = 0,
+        ties: Sequence[Tie] = (),
     ) -> None:
         super().__init__()
         self.components: Sequence[Component] = ModuleList(components)  # type: ignore[assignment]
@@ -66,8 +70,9 @@ class InterlockingBackpropModel(nn.Module):
         self.flag = 0
         self.exit_losses: list[Tensor | None] = [None] * len(components)
         self.losses = list(losses)
+        self.ties = list(ties)
         self._n_steps = 0
-        self._runtime: LocalRuntime | RankRuntime = LocalRuntime(components, losses)
+        self._runtime: LocalRuntime | RankRuntime = LocalRuntime(components, losses, self.ties)
         self.set_scheme(scheme)
 
     @property
@@ -153,13 +158,12 @@ class InterlockingBackpropModel(nn.Module):
         self._runtime.close()
         if not has_ranks():
             chosen = local_devices(k) if devices is None else checked_devices(devices, k)
-            self._runtime = LocalRuntime(list(self.components), self.losses, chosen, costs, max_graphs)
+            self._runtime = LocalRuntime(list(self.components), self.losses, self.ties, chosen, costs, max_graphs)
             return
         device = None if devices is None else checked_devices(devices, 1)[0]
-        facts = model_facts(self.components, self.losses, self._scheme, self.n_microbatches)
-        self._runtime = RankRuntime(
-            list(self.components), self.losses, self.n_microbatches, facts, device, costs, max_graphs, timeout
-        )
+        facts = model_facts(self.components, self.losses, self.ties, self._scheme, self.n_microbatches)
+        components, m = list(self.components), self.n_microbatches
+        self._runtime = RankRuntime(components, self.losses, self.ties, m, facts, device, costs, max_graphs, timeout)
         self.seed = self._runtime.gather(self.seed)[0]
         self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
@@ -291,7 +295,22 @@ class InterlockingBackpropModel(nn.Module):
     def _workload(self, scheme: Scheme) -> Workload:
         heads = [component.aux_net is not None for component in self.components[:-1]]
         trainable = [bool(component.main_parameters()) for component in self.components]
-        return Workload(scheme, (*heads, True), tuple(trainable))
+        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if self._wants_gradient(tie)))
+        return Workload(scheme, (*heads, True), tuple(trainable), ties)
+
+    def _wants_gradient(self, tie: Tie) -> bool:
+        """Whether shared weights are trained.
+
+        Raises:
+            ValueError: if only some of those who hold them say so.
+        """
+        wishes = {self.components[i].main_net.get_parameter(name).requires_grad for i, name in tie.holders}
+        if len(wishes) > 1:
+            raise ValueError(
+                f"the shared weight {tie} wants a gradient in some components and not in others; set requires_grad "
+                "alike in all of them."
+            )
+        return wishes.pop()
 
     def _step(self, inputs: Tree, targets: Tree) -> Step:
         """A batch cut into micro-batches, each with its share in every loss."""

@@ -70,7 +70,8 @@ class ComponentWork:
         passes: its backward passes: input-gradient passes in the order of their streams, the weight-gradient or joint
             pass last.
         computes_loss: whether loss i is computed.
-        updates: whether anything has to be updated after the step: main weights that receive a gradient, or a head.
+        updates: whether anything has to be updated after the step: main weights that receive a gradient, a head, or
+            weights shared with a component that has a gradient for them.
     """
 
     streams: tuple[tuple[float, ...], ...]
@@ -102,6 +103,7 @@ class Workload:
         heads: for each component, whether its loss can be computed: an auxiliary head for all but the last. A head
             that the scheme does not use is trained all the same, on its own loss.
         trainable: for each component, whether its main net has weights that want a gradient.
+        ties: the components, in ascending order, of each group that shares weights which want a gradient.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -110,6 +112,7 @@ class Workload:
     scheme: Scheme
     heads: tuple[bool, ...]
     trainable: tuple[bool, ...]
+    ties: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
@@ -126,17 +129,29 @@ class Workload:
 
     @classmethod
     def of(
-        cls, scheme: Scheme, heads: Sequence[bool] | None = None, trainable: Sequence[bool] | None = None
+        cls,
+        scheme: Scheme,
+        heads: Sequence[bool] | None = None,
+        trainable: Sequence[bool] | None = None,
+        ties: tuple[tuple[int, ...], ...] = (),
     ) -> Workload:
         """The workload of a scheme with a head wherever one is used, unless said otherwise."""
         k = scheme.n_components
         if heads is None:
             heads = [bool(scheme.matrix[:, j].any()) for j in range(k - 1)] + [True]
-        return cls(scheme, tuple(heads), tuple(trainable) if trainable is not None else (True,) * k)
+        return cls(scheme, tuple(heads), tuple(trainable) if trainable is not None else (True,) * k, ties)
 
     @property
     def n_components(self) -> int:
         return self.scheme.n_components
+
+    def sharers(self, i: int) -> list[int]:
+        """The components, in ascending order, whose gradients weights of component i get, itself among them.
+
+        None if it shares no weights.
+        """
+        tied = {j for tie in self.ties if i in tie for j in tie}
+        return [j for j in sorted(tied) if self._matrix[j].any()]
 
     @cached_property
     def _matrix(self) -> Vector:
@@ -175,7 +190,7 @@ class Workload:
             streams=tuple(tuple(map(float, v)) for v in streams),
             passes=tuple(passes),
             computes_loss=above is None or self.heads[i],
-            updates=bool(own.any()) or (above is not None and self.heads[i]),
+            updates=bool(own.any()) or (above is not None and self.heads[i]) or bool(self.sharers(i)),
         )
 
 

@@ -60,7 +60,8 @@ def transformer(
         chunked_loss: in training mode the heads return features and weights, of which `TokenLoss` makes logits a few
             positions at a time. Saves memory where the vocabulary is larger than the width. In evaluation mode they
             return logits all the same.
-        tied: the head's projection is the weight of the embedding. Auxiliary nets have weights of their own.
+        tied: the head's projection is the weight of the embedding, which `build_model` keeps so (at a price, see its
+            ``tied_weights``). Auxiliary nets have weights of their own.
 
     Returns:
         The K main nets and the K - 1 auxiliary nets.

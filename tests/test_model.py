@@ -432,9 +432,9 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             ib.build_model(**{**arguments, **change})
 
-    def test_shared_parameters_are_rejected(self):
+    def test_shared_modules_are_rejected(self):
         main_nets, aux_nets = mlp_components(2)
-        with pytest.raises(ValueError, match="belongs to main net 0 too"):
+        with pytest.raises(ValueError, match="module '0' of main net 1 is in main net 0 too"):
             ib.build_model([main_nets[0], main_nets[0]], aux_nets, ib.local(2), sgd, F.mse_loss)
 
     def test_a_bad_distance_is_rejected(self):

@@ -75,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"benchmark {arguments[0]!r} is not known; expected engine.")
     config = parse(EngineConfig, arguments[1:], prog="ibp bench engine")
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(highlight=False, width=120)
     measurements: list[Measurement] = []
     wanted = cases(config.schemes, config.components, config.microbatches, peers=config.peers, bare=config.bare)
     for k, group in itertools.groupby(wanted, key=lambda case: case.n_components):

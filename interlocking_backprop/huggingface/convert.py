@@ -69,8 +69,9 @@ def from_huggingface(
             what it returns on the sample (a dict with "hidden_states"), to its auxiliary net or None. None for none.
         head_rank: projections to the vocabulary in auxiliary nets go through so many channels, and are new; by default
             they are in full, which is a good part of a small language model.
-        tied_weights: of a model whose head is the weight of its embedding. "keep": both ends hold the same Parameter.
-            "untie": the head gets a copy of its own, in the model too.
+        tied_weights: of a model whose head is the weight of its embedding. "keep": both ends hold the same Parameter,
+            which `build_model` keeps tied. "untie": the head gets a copy of its own, in the model too, so that the
+            first component need not wait for the last one in every step.
 
     Raises:
         ValueError: if the model cannot be cut, the library is missing or too old, or an argument does not fit, with the

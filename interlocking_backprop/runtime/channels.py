@@ -1,8 +1,8 @@
-"""Messages between neighbouring ranks: posted early, waited for late.
+"""Messages between ranks: posted early, waited for late.
 
-Activations go up in one process group, credit down in another, so that neither direction waits for the other. Between
-two ranks the messages of a direction arrive in the order in which they are sent; schedules are validated for that, and
-nothing else identifies a message.
+Activations go up in one process group, credit down in another, so that neither direction waits for the other; gradients
+of shared weights, which may go to any rank, have a third. Between two ranks the messages of a group arrive in the order
+in which they are sent; schedules are validated for that, and nothing else identifies a message.
 """
 
 from __future__ import annotations
@@ -55,16 +55,18 @@ class Channels:
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, values: Sequence[Tensor], peer: int) -> None:
-        """Sends tensors to a neighbour without waiting."""
+    def send(self, values: Sequence[Tensor], peer: int, *, shared: bool = False) -> None:
+        """Sends tensors to a neighbour, or gradients of shared weights to any rank, without waiting."""
         group = self._groups.up if peer > self._rank else self._groups.down
+        group = self._groups.shared if shared else group
         for data in packed([t.detach() for t in values]):
             with Connection(self, peer):
                 self._sent[-1].append((_checked(dist.isend(data, group=group, group_dst=peer)), data, peer))
 
-    def expect(self, formats: Sequence[TensorFormat], peer: int) -> Arrival:
-        """Makes ready to receive tensors from a neighbour."""
+    def expect(self, formats: Sequence[TensorFormat], peer: int, *, shared: bool = False) -> Arrival:
+        """Makes ready to receive what `send` sends."""
         group = self._groups.up if peer < self._rank else self._groups.down
+        group = self._groups.shared if shared else group
         buffers, messages = unpacked(formats, self._device)
         with Connection(self, peer):
             works = [_checked(dist.irecv(data, group=group, group_src=peer)) for data in messages]

@@ -14,8 +14,10 @@ from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.graph import Gradient, Graph, loss_backward
 from interlocking_backprop.runtime.randomness import preserved, seed_device
+from interlocking_backprop.runtime.shared_gradients import SharedGradients, SharedTransport
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.streams import Workload
+from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
 
 
@@ -37,7 +39,7 @@ class Packet(NamedTuple):
         return Packet(*(to_device(part, device) for part in self))
 
 
-class Transport(Protocol):
+class Transport(SharedTransport, Protocol):
     """Takes messages to components that are elsewhere, and brings theirs.
 
     The arguments are those of the action: the component that sends or receives, the micro-batch and the stream.
@@ -84,6 +86,7 @@ class Executor:
         components: those at hand, by index.
         devices: for each of them where it computes.
         losses: the loss of each component of the model.
+        ties: the weights that components of the model share.
         transport: for the messages among the actions.
 
     Attributes:
@@ -97,6 +100,7 @@ class Executor:
         components: Mapping[int, Component],
         devices: Mapping[int, torch.device],
         losses: Sequence[Loss],
+        ties: Sequence[Tie] = (),
         transport: Transport | None = None,
     ) -> None:
         self._actions = actions
@@ -112,12 +116,14 @@ class Executor:
         self._graphs: dict[tuple[int, int], Graph] = {}
         self._losses_due: dict[tuple[int, int], Packet] = {}
         self._credit: defaultdict[tuple[int, int], dict[int, Gradient]] = defaultdict(dict)
+        self._shared = SharedGradients(workload, ties, components, transport)
         self._handlers = {
             Kind.FORWARD: self._forward,
             Kind.LOSS: self._loss,
             Kind.BACKWARD_INPUT: self._backward,
             Kind.BACKWARD_WEIGHT: self._backward,
             Kind.FULL_BACKWARD: self._backward,
+            Kind.REDUCE_GRAD: self._reduce,
             Kind.UPDATE: self._update,
         }
         if transport is not None:
@@ -151,6 +157,7 @@ class Executor:
             self.current = None
             for state in (self._packets, self._graphs, self._losses_due, self._credit):
                 state.clear()
+            self._shared.clear()
 
     def _forward(self, action: Action, step: Step) -> None:
         i, m = _place(action)
@@ -203,7 +210,11 @@ class Executor:
             self._credit[i, m][action.stream] = input_gradient
         self._retire(i, m)
 
+    def _reduce(self, action: Action, step: Step) -> None:
+        self._shared.give(action.component)
+
     def _update(self, action: Action, step: Step) -> None:
+        self._shared.take(action.component)
         self._components[action.component].update()
 
     def _send_forward(self, action: Action, step: Step) -> None:

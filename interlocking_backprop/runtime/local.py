@@ -27,6 +27,7 @@ from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import merged_order
 from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.streams import Workload
+from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, to_device
 
 
@@ -43,6 +44,7 @@ class LocalRuntime:
     Args:
         components: all of them.
         losses: of each.
+        ties: the weights that they share.
         devices: of each; None if they are all where their parameters are, one after another.
         costs: what the order is found for, with a device per component.
         max_graphs: bounds the graphs alive on a device.
@@ -52,11 +54,12 @@ class LocalRuntime:
         self,
         components: Sequence[Component],
         losses: Sequence[Loss],
+        ties: Sequence[Tie],
         devices: Sequence[torch.device] | None = None,
         costs: Costs | None = None,
         max_graphs: int | None = None,
     ) -> None:
-        self._components, self._losses = components, losses
+        self._components, self._losses, self._ties = components, losses, ties
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
         self._plans: dict[int, _Plan] = {}
         self._posts: dict[str, Any] = {}
@@ -150,7 +153,8 @@ class LocalRuntime:
             transport = LocalTransport(self._devices)
         validate(schedule)
         components = dict(enumerate(self._components))
-        executor = Executor(actions, workload, components, dict(enumerate(devices)), self._losses, transport)
+        places = dict(enumerate(devices))
+        executor = Executor(actions, workload, components, places, self._losses, self._ties, transport)
         plan = self._plans[n_microbatches] = _Plan(workload, devices, schedule, executor)
         return plan
 
@@ -175,3 +179,9 @@ class LocalTransport:
     def receive_gradient(self, i: int, m: int, stream: int, like: Sequence[Tensor]) -> Gradient:
         gradient: Gradient = self._on_the_way.pop((i, m, stream)).result()
         return gradient
+
+    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
+        raise AssertionError("all components are at hand")
+
+    def receive_shared(self, j: int, i: int) -> Gradient:
+        raise AssertionError("all components are at hand")

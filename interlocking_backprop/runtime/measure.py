@@ -68,9 +68,12 @@ class _ComponentTimer:
         rounds = [self._round(computes_loss) for _ in range(repeats + 1)][1:]
         medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
         output_bytes = sum(t.nbytes for t in tensors(self.outputs))
-        gradient_bytes = sum(p.nbytes for p in self._component.main_parameters())
         return ComponentCosts(
-            **medians, output_bytes=output_bytes, gradient_bytes=gradient_bytes, saved_bytes=self._saved_bytes()
+            **medians,
+            output_bytes=output_bytes,
+            gradient_bytes=sum(p.nbytes for p in self._component.main_parameters()),
+            shared_bytes=sum(p.nbytes for p in self._component.shared_parameters() if p.requires_grad),
+            saved_bytes=self._saved_bytes(),
         )
 
     def _round(self, computes_loss: bool) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.scheme import Scheme
+from interlocking_backprop.ties import Tie
 from interlocking_backprop.version import __version__
 
 
@@ -28,7 +29,7 @@ def add_discarded(module: nn.Module, state: dict[str, Tensor], prefix: str, *res
 
 
 def model_facts(
-    components: Sequence[Component], losses: Sequence[Loss], scheme: Scheme, n_microbatches: int
+    components: Sequence[Component], losses: Sequence[Loss], ties: Sequence[Tie], scheme: Scheme, n_microbatches: int
 ) -> dict[str, Any]:
     """What has to be the same on all ranks, by the name under which a difference is reported."""
     facts: dict[str, Any] = {
@@ -37,6 +38,7 @@ def model_facts(
         "number of components": len(components),
         "scheme": (scheme.name, scheme.matrix.tolist()),
         "n_microbatches": n_microbatches,
+        "shared weights": [tie.holders for tie in ties],
         "losses' wishes": [(loss.wants_component_input, loss.wants_network_input) for loss in losses],
     }
     for i, component in enumerate(components):

@@ -19,6 +19,9 @@ from interlocking_backprop.tree import Tree, tensors
 
 Place = tuple[int, int]
 
+Arrivals = dict["Action | Place", Arrival]
+"""By the action that waits for it; gradients of shared weights by the components that send and receive them."""
+
 
 @dataclass
 class Plan:
@@ -31,6 +34,9 @@ class Plan:
         outgoing: the same of the packet that it sends.
         gradients: by component and micro-batch, the formats of the gradient at its output.
         is_known: whether all of these are.
+        shared_in: by sender and receiver, the formats of the gradients of shared weights that come in, those of each
+            rank in the order in which it sends them.
+        shared_out: the same of those that go out.
     """
 
     actions: Sequence[Action]
@@ -39,11 +45,19 @@ class Plan:
     outgoing: dict[Place, Packet] = field(default_factory=dict)
     gradients: dict[Place, list[TensorFormat]] = field(default_factory=dict)
     is_known: bool = False
+    shared_in: dict[Place, list[TensorFormat]] = field(default_factory=dict)
+    shared_out: dict[Place, list[TensorFormat]] = field(default_factory=dict)
 
-    def post(self, channels: Channels) -> dict[Action, Arrival]:
-        """Makes ready to receive all messages of the next time, in the order in which they come."""
-        arrivals = {}
-        for action in self.actions:
+    def post(self, channels: Channels) -> Arrivals:
+        """Makes ready to receive all messages of the next time, in the order in which they come.
+
+        As long as formats are not known it is those alone that are known from the start.
+        """
+        arrivals: Arrivals = {
+            (j, i): channels.expect(formats, self.placement[j], shared=True)
+            for (j, i), formats in self.shared_in.items()
+        }
+        for action in self.actions if self.is_known else ():
             i, kind, m, _ = action
             assert m is not None or not kind.is_communication
             if kind is Kind.RECV_F and m is not None:
@@ -52,8 +66,10 @@ class Plan:
                 arrivals[action] = channels.expect(self.gradients[i, m], self.placement[i + 1])
         return arrivals
 
-    def drain(self, channels: Channels, arrivals: dict[Action, Arrival]) -> None:
+    def drain(self, channels: Channels, arrivals: Arrivals) -> None:
         """Gets rid of messages that were made ready for but will not come: every rank sends zeros, and takes them."""
+        for (_, j), formats in self.shared_out.items():
+            channels.send(_zeros(formats), self.placement[j], shared=True)
         for i, kind, m, _ in self.actions:
             if kind is Kind.SEND_F and m is not None:
                 channels.send(_zeros(_formats(self.outgoing[i, m])), self.placement[i + 1])
@@ -75,7 +91,7 @@ class RankTransport:
 
     def __init__(self, plan: Plan, channels: Channels) -> None:
         self._plan, self._channels = plan, channels
-        self.arrivals: dict[Action, Arrival] = {}
+        self.arrivals: Arrivals = {}
 
     def send_packet(self, i: int, m: int, packet: Packet) -> None:
         peer = self._plan.placement[i + 1]
@@ -111,6 +127,12 @@ class RankTransport:
             self._plan.gradients[i, m] = [TensorFormat.of(t) for t in like]
             arrival = self._channels.expect(self._plan.gradients[i, m], self._plan.placement[i + 1])
         return arrival.wait()
+
+    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
+        self._channels.send(gradients, self._plan.placement[j], shared=True)
+
+    def receive_shared(self, j: int, i: int) -> Gradient:
+        return self.arrivals.pop((j, i)).wait()
 
 
 def _formats(tree: Tree) -> list[TensorFormat]:

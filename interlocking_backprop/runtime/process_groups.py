@@ -17,12 +17,14 @@ class Groups:
     Attributes:
         up: activations, to the next rank.
         down: credit, to the rank before.
+        shared: gradients of weights that components on several ranks share, to any rank.
         headers: announcements of what comes next, to the next rank; on the CPU.
         control: everything else that is said, on the CPU.
     """
 
     up: dist.ProcessGroup
     down: dist.ProcessGroup
+    shared: dist.ProcessGroup
     headers: dist.ProcessGroup
     control: dist.ProcessGroup
 
@@ -74,7 +76,7 @@ def join(device: torch.device | None, timeout: timedelta) -> World:
     # A failing rank is noticed by its neighbours at once and by the watchdog; this is only a last resort.
     patient = timeout + timedelta(minutes=5)
     fast = dist.Backend.NCCL if device.type == "cuda" else dist.Backend.GLOO
-    groups = [dist.new_group(backend=backend, timeout=patient) for backend in (fast, fast, "gloo", "gloo")]
+    groups = [dist.new_group(backend=backend, timeout=patient) for backend in (fast, fast, fast, "gloo", "gloo")]
     return World(dist.get_rank(), dist.get_world_size(), device, Groups(*groups), owns)
 
 

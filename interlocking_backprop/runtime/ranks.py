@@ -25,19 +25,22 @@ from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.agreement import agree, from_rank_0, serve_store
 from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
-from interlocking_backprop.runtime.channels import Arrival, Channels, PeerLost, RankFailedError
+from interlocking_backprop.runtime.channels import Channels, PeerLost, RankFailedError
 from interlocking_backprop.runtime.executor import Executor, Packet, Step
 from interlocking_backprop.runtime.headers import Headers
-from interlocking_backprop.runtime.packing import format_of
-from interlocking_backprop.runtime.plan import Plan, RankTransport
+from interlocking_backprop.runtime.packing import TensorFormat, format_of
+from interlocking_backprop.runtime.plan import Arrivals, Place, Plan, RankTransport
 from interlocking_backprop.runtime.process_groups import World, join
+from interlocking_backprop.runtime.shared_gradients import between
 from interlocking_backprop.runtime.watchdog import Watchdog
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.list_scheduling import balanced_placement, list_schedule
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.streams import Workload
+from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, map_tensors
 
 _OUTSIDE = "code outside of the model"
@@ -49,6 +52,7 @@ class RankRuntime:
     Args:
         components: of the whole model; those of other ranks are emptied.
         losses: of each.
+        ties: the weights that they share.
         most_microbatches: M of a full batch.
         facts: what has to be the same on all ranks, by name.
         device: of this rank; None for the accelerator of its local rank, or else the CPU.
@@ -61,6 +65,7 @@ class RankRuntime:
         self,
         components: Sequence[Component],
         losses: Sequence[Loss],
+        ties: Sequence[Tie],
         most_microbatches: int,
         facts: dict[str, Any],
         device: torch.device | None,
@@ -69,7 +74,7 @@ class RankRuntime:
         timeout: timedelta,
     ) -> None:
         self._world: World = join(device, timeout)
-        self._components, self._losses = components, losses
+        self._components, self._losses, self._ties = components, losses, ties
         self._most_microbatches = most_microbatches
         self._max_graphs = max_graphs
         agree(self._world, facts)
@@ -87,7 +92,7 @@ class RankRuntime:
         self._programs: dict[int, _Program] = {}
         self._numbers: dict[tuple[Operation, str], int] = {}
         # What has been made ready for the next training step.
-        self._posted: tuple[Plan, dict[Action, Arrival]] | None = None
+        self._posted: tuple[Plan, Arrivals] | None = None
         self._headers = Headers(self._world, self._channels, most_microbatches)
         self._doing = _OUTSIDE
         self._executor: Executor | None = None
@@ -154,8 +159,8 @@ class RankRuntime:
                 step.number, step.weights = announcement.step, [auxiliary] * (len(self._components) - 1) + [final]
             program = self._training_program(announcement, workload)
             plan, posted = program.plan, self._take_posted(program.plan)
+            program.transport.arrivals = plan.post(self._channels) if posted is None else posted
             if plan.is_known:
-                program.transport.arrivals = plan.post(self._channels) if posted is None else posted
                 self._posted = plan, plan.post(self._channels)
             self._executor = program.executor
             assert self._executor is not None
@@ -281,13 +286,32 @@ class RankRuntime:
         program = self._programs.get(announcement.plan)
         if program is None:
             actions = schedule.actions[self.rank]
-            plan = Plan(actions, self._placement)
+            incoming, outgoing = self._shared_formats(schedule)
+            plan = Plan(actions, self._placement, shared_in=incoming, shared_out=outgoing)
             transport = RankTransport(plan, self._channels)
             components = {i: self._components[i] for i in self._own}
             devices = dict.fromkeys(self._own, self._world.device)
-            executor = Executor(actions, workload, components, devices, self._losses, transport)
+            executor = Executor(actions, workload, components, devices, self._losses, self._ties, transport)
             program = self._programs[announcement.plan] = _Program(plan, transport, executor)
         return program
+
+    def _shared_formats(
+        self, schedule: Schedule
+    ) -> tuple[dict[Place, list[TensorFormat]], dict[Place, list[TensorFormat]]]:
+        """The gradients of shared weights that come in, and that go out, as a `Plan` has them."""
+        dependencies = Dependencies(schedule.workload, schedule.n_microbatches, self._placement)
+        ties = [tie for tie in self._ties if tie.components in schedule.workload.ties]
+        incoming: dict[Place, list[TensorFormat]] = {}
+        outgoing: dict[Place, list[TensorFormat]] = {}
+        for rank, (j, kind, _, _) in schedule:
+            for i in dependencies.receivers(j) if kind is Kind.REDUCE_GRAD else ():
+                weights = [self._components[j].main_net.get_parameter(t.name_in(j)) for t in between(ties, i, j)]
+                formats = [TensorFormat(tuple(w.shape), w.dtype, requires_grad=False) for w in weights]
+                if rank == self.rank:
+                    outgoing[j, i] = formats
+                elif self._placement[i] == self.rank:
+                    incoming[j, i] = formats
+        return incoming, outgoing
 
     def _evaluation_program(self, number: int) -> _Program:
         if number not in self._programs:
@@ -298,7 +322,7 @@ class RankRuntime:
             self._programs[number] = _Program(plan, RankTransport(plan, self._channels), None)
         return self._programs[number]
 
-    def _take_posted(self, plan: Plan | None) -> dict[Action, Arrival] | None:
+    def _take_posted(self, plan: Plan | None) -> Arrivals | None:
         """What has been made ready for a plan; what has been for another one is got rid of."""
         posted, self._posted = self._posted, None
         if posted is None:

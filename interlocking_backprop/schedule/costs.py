@@ -24,6 +24,7 @@ class ComponentCosts:
         output_bytes: of the activation handed to the next component; a stream for it is as large.
         saved_bytes: what the graph keeps alive from the forward pass to the last backward pass.
         gradient_bytes: of the weight gradients.
+        shared_bytes: of those among them that are for weights shared with another component.
     """
 
     forward: float = 1.0
@@ -36,6 +37,7 @@ class ComponentCosts:
     output_bytes: float = 0.0
     saved_bytes: float = 0.0
     gradient_bytes: float = 0.0
+    shared_bytes: float = 0.0
 
 
 _FIELDS = {

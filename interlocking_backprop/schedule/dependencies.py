@@ -42,6 +42,8 @@ class Dependencies:
             for m in range(self.n_microbatches):
                 yield from self.compute(i, m)
                 yield from self._messages(i, m)
+            if i in self.workload.sharers(i):
+                yield Action(i, Kind.REDUCE_GRAD)
             if work.updates:
                 yield Action(i, Kind.UPDATE)
 
@@ -83,14 +85,25 @@ class Dependencies:
         if kind is Kind.SEND_B:
             assert s is not None
             return [self._yields_stream(i, m, s)]
+        if kind is Kind.REDUCE_GRAD:
+            weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+            return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         if kind is Kind.UPDATE:
-            return [a for m in range(self.n_microbatches) for a in self.compute(i, m)]
+            needed = [a for m in range(self.n_microbatches) for a in self.compute(i, m)]
+            return needed + [Action(j, Kind.REDUCE_GRAD) for j in self.workload.sharers(i)]
         source = self.backward_pass(action).source
         needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
         for stream, _ in source.streams:
             arrives = Action(i, Kind.RECV_B, m, stream)
             needed.append(arrives if self.crosses(i) else self._yields_stream(i + 1, m, stream))
         return needed
+
+    def receivers(self, i: int) -> list[int]:
+        """The components on other ranks that get the gradients of what component i shares with them."""
+        if i not in self.workload.sharers(i):
+            return []
+        holders = {j for tie in self.workload.ties if i in tie for j in tie}
+        return [j for j in sorted(holders) if self.placement[j] != self.placement[i]]
 
     def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
         joint = self.workload.components[i].input_pass(stream).kind == "B" and i not in self.split

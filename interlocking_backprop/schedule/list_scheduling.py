@@ -317,6 +317,8 @@ class _Step:
 
 
 def _priority(action: Action, dependencies: Dependencies, rule: Rule) -> tuple[int, ...]:
+    if action.kind is Kind.REDUCE_GRAD:
+        return (-1, action.component)  # takes no time, and others wait for it
     kind = action.kind.value
     if kind == "B":
         kind = "I" if action.component > 0 and dependencies.crosses(action.component - 1) else "W"
@@ -330,10 +332,13 @@ def _priority(action: Action, dependencies: Dependencies, rule: Rule) -> tuple[i
 
 def _sources(action: Action, dependencies: Dependencies, costs: Costs) -> Iterator[tuple[Action, float]]:
     """The compute actions that an action waits for, with the time that each one's message takes."""
+    own = dependencies.placement[action.component]
     for needed in dependencies.prerequisites(action):
         if needed.kind.is_communication:
             send = dependencies.prerequisites(needed)[0]
             yield dependencies.prerequisites(send)[0], sum(message_time(send, costs))
+        elif needed.kind is Kind.REDUCE_GRAD and dependencies.placement[needed.component] != own:
+            yield needed, sum(message_time(needed, costs))
         else:
             yield needed, 0.0
     # Gradients accumulate in the order of the micro-batches.

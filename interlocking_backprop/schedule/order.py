@@ -32,6 +32,8 @@ def depth_first(workload: Workload, n_microbatches: int = 1) -> Schedule:
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:
     components = workload.components
+    waiting: list[int] = []
+    reduced: set[int] = set()
     for front, work in enumerate(components):
         yield Action(front, Kind.FORWARD, m)
         if work.computes_loss:
@@ -42,5 +44,14 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
             for p in components[i].passes:
                 if front == (end if p.kind == "W" else p.last_loss):
                     yield Action(i, Kind(p.kind), m, p.stream)
-            if is_last and front == end and components[i].updates:
-                yield Action(i, Kind.UPDATE)
+            if not is_last or front != end:
+                continue
+            if i in workload.sharers(i):
+                yield Action(i, Kind.REDUCE_GRAD)
+                reduced.add(i)
+            if components[i].updates:
+                waiting.append(i)
+            # Shared weights are updated when all who share them are done.
+            for j in [j for j in waiting if reduced.issuperset(workload.sharers(j))]:
+                waiting.remove(j)
+                yield Action(j, Kind.UPDATE)

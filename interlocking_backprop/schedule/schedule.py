@@ -7,12 +7,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interlocking_backprop.files import write_text
 from interlocking_backprop.schedule.action import Action
+from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.scheme import Scheme
 from interlocking_backprop.streams import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMAT = 1
 
@@ -60,6 +64,7 @@ class Schedule:
             "scheme": {"name": workload.scheme.name, "matrix": workload.scheme.matrix.tolist()},
             "heads": workload.heads,
             "trainable": workload.trainable,
+            "ties": workload.ties,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -78,8 +83,9 @@ class Schedule:
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
+            ties = tuple(map(tuple, fields["ties"]))
             return cls(
-                workload=Workload(scheme, tuple(fields["heads"]), tuple(fields["trainable"])),
+                workload=Workload(scheme, tuple(fields["heads"]), tuple(fields["trainable"]), ties),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
                 actions=tuple(tuple(map(Action.from_str, actions)) for actions in fields["actions"]),
@@ -115,6 +121,23 @@ class Schedule:
         cells = [[cell for cell in line.split(",") if cell.strip()] for line in lines]
         actions = tuple(tuple(map(Action.from_str, row)) for row in cells)
         return Schedule(self.workload, self.n_microbatches, self.placement, actions)
+
+    def draw(self, path: str | Path | None = None, costs: Costs | None = None, steps: int = 3) -> Figure:
+        """Draws the schedule in time, as `interlocking_backprop.schedule.draw.draw` does.
+
+        Args:
+            path: where to save the picture; its ending (``.png``, ``.svg``, ``.pdf``) says as what.
+            costs: of the components; by default all equal, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
+            steps: how many step times the picture is wide.
+
+        Raises:
+            ValueError: if nothing in the schedule takes time.
+            ScheduleError: if the schedule is in deadlock.
+        """
+        # Imported when called: drawing simulates, and simulating is about schedules.
+        from interlocking_backprop.schedule.draw import draw
+
+        return draw(self, costs or Costs.uniform(self.n_components, split_weight=1.0), path, steps)
 
 
 def format_grid(schedule: Schedule, marked: tuple[int, int] | None = None) -> str:

@@ -27,6 +27,9 @@ from interlocking_backprop.schedule.validate import execution_order, split_compo
 # What needs the graph of a forward pass, or its output.
 _USES = (Kind.LOSS, *PASSES)
 
+# What sends a message, if whoever it is for is on another rank.
+_SENDS = (Kind.SEND_F, Kind.SEND_B, Kind.REDUCE_GRAD)
+
 
 class Interval(NamedTuple):
     """An action in time."""
@@ -136,14 +139,15 @@ class _Clock:
         dependencies = Dependencies(
             schedule.workload, schedule.n_microbatches, schedule.placement, split_components(schedule)
         )
-        # (rank, action, its duration, for a send the time of its message, for a receive its send)
+        # (rank, action, its duration, the time of its message, the sends that it waits for, whether it sends)
         self._program = [
             (
                 schedule.placement[action.component],
                 action,
                 self.durations[action],
                 message_time(action, costs),
-                dependencies.prerequisites(action)[0] if action.kind in (Kind.RECV_F, Kind.RECV_B) else None,
+                _awaited(action, dependencies),
+                action.kind in _SENDS or bool(dependencies.receivers(action.component)),
             )
             for action in execution_order(schedule, dependencies)
         ]
@@ -152,22 +156,27 @@ class _Clock:
         now = self.now
         arrivals: dict[Action, float] = {}
         intervals = []
-        for rank, action, duration, transfer, send in self._program:
-            if send is not None:
+        for rank, action, duration, transfer, awaited, sends in self._program:
+            for send in awaited:
                 now[rank] = max(now[rank], arrivals[send])
             self.begins[action] = float(now[rank])
-            if send is not None:
-                continue
-            if action.kind.is_communication:
+            if sends and action.kind in _SENDS:
                 link = (rank, action.kind)
                 begin = max(now[rank], self._links[link])
                 self._links[link] = begin + transfer.occupancy
                 arrivals[action] = begin + transfer.occupancy + transfer.latency
-            elif duration > 0:
+            if duration > 0:
                 intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
                 now[rank] += duration
         self._step += 1
         return intervals
+
+
+def _awaited(action: Action, dependencies: Dependencies) -> list[Action]:
+    """The sends of other ranks that an action waits for."""
+    own = dependencies.placement[action.component]
+    needed = dependencies.prerequisites(action)
+    return [a for a in needed if a.kind in _SENDS and dependencies.placement[a.component] != own]
 
 
 class MessageTime(NamedTuple):
@@ -179,13 +188,15 @@ class MessageTime(NamedTuple):
 
 def message_time(action: Action, costs: Costs) -> MessageTime:
     """The transfer of a send; nothing for any other action."""
-    if action.kind not in (Kind.SEND_F, Kind.SEND_B):
+    if action.kind not in _SENDS:
         return MessageTime(0.0, 0.0)
     return MessageTime(message_bytes(action, costs) / costs.bandwidth, costs.latency)
 
 
 def message_bytes(action: Action, costs: Costs) -> float:
-    """The bytes of a send: an activation, or a stream, which is as large as the activation that it is for."""
+    """The bytes of a send: an activation, a stream, as large as the activation that it is for, or shared gradients."""
+    if action.kind is Kind.REDUCE_GRAD:
+        return costs.components[action.component].shared_bytes
     boundary = action.component if action.kind is Kind.SEND_F else action.component - 1
     return costs.components[boundary].output_bytes
 
@@ -236,5 +247,8 @@ def _peaks(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
 
 
 def _messages(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
+    dependencies = Dependencies(schedule.workload, schedule.n_microbatches, schedule.placement)
     sends = [a for a in schedule.actions[rank] if a.kind in (Kind.SEND_F, Kind.SEND_B)]
+    shared = [a for a in schedule.actions[rank] if a.kind is Kind.REDUCE_GRAD]
+    sends += [a for a in shared for _ in dependencies.receivers(a.component)]
     return len(sends), sum(message_bytes(a, costs) for a in sends)
