@@ -70,7 +70,8 @@ def from_huggingface(
         head_rank: projections to the vocabulary in auxiliary nets go through so many channels, and are new; by default
             they are in full, which is a good part of a small language model.
         tied_weights: of a model whose head is the weight of its embedding. "keep": both ends hold the same Parameter,
-            which `build_model` keeps tied. "untie": the head gets a copy of its own, in the model too, so that the
+            which `build_model` keeps tied: two equal ones from then on, until ``hf_model.tie_weights()`` after training
+            makes them one again. "untie": the head gets a copy of its own, in the model too, so that the
             first component need not wait for the last one in every step.
 
     Raises:
