@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Workers of pytest; each runs PyTorch on one thread.
 JOBS ?= auto
 
-.PHONY: help setup demo test lint format types pytest test-slow test-gpu fashion-mnist clean
+.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page fashion-mnist format clean
 
 help:
 	@echo "make demo           train and compare the schemes on embedded data, a minute or two"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow      the tests that take minutes"
 	@echo "make test-gpu       the tests that need a CUDA device"
 	@echo "make fashion-mnist  put Fashion-MNIST into data/ (from Debian's package, without root)"
+	@echo "make check-page     open the demo's page in headless Chromium (PAGE=…, SHOTS=… for others)"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environment and what the tools have cached"
 
@@ -26,8 +27,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+# Finished runs are not repeated: a second `make demo` shows the table at once.
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/ibp compare --schemes e2e,local,pairwise,3wise,pairwise-sum --components 6 --seeds 4 \
+	    --data digits --epochs 10 --batch-size 32 --lr 0.05 --device cpu --out runs/demo
 
 test: lint types pytest
 
@@ -46,6 +49,12 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/pytest -q -m gpu
+
+# PAGE: the page; SHOTS: the folder for screenshots.
+PAGE ?= runs/demo/report.html
+SHOTS ?= runs/screenshots
+check-page: $(READY)
+	$(BIN)/python scripts/check_page.py $(PAGE) --screenshots $(SHOTS)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

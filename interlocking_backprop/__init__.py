@@ -21,7 +21,7 @@ from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, simulate
 from interlocking_backprop.schedule.validate import ScheduleError, validate
-from interlocking_backprop.scheme import Scheme, deep_supervision, e2e, local, nwise, pairwise
+from interlocking_backprop.scheme import Scheme, decaying, deep_supervision, e2e, local, nwise, pairwise
 from interlocking_backprop.scheme_text import parse_scheme
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.version import __version__
@@ -46,6 +46,7 @@ __all__ = [
     "build_model",
     "build_nwise_model",
     "build_pairwise_model",
+    "decaying",
     "deep_supervision",
     "depth_first",
     "e2e",

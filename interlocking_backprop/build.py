@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from interlocking_backprop.checks import check_whole, is_whole
 from interlocking_backprop.component import Component, LRSchedulerConstructor, OptimizerConstructor
 from interlocking_backprop.losses import Loss, LossFunction
 from interlocking_backprop.model import InterlockingBackpropModel
@@ -64,8 +65,7 @@ def build_model(
     _check_nets(main_nets, aux_nets)
     if tied_weights not in ("keep", "untie"):
         raise ValueError(f"tied_weights is {tied_weights!r}; expected 'keep' or 'untie'.")
-    if isinstance(n_microbatches, bool) or not isinstance(n_microbatches, int) or n_microbatches < 1:
-        raise ValueError(f"n_microbatches is {n_microbatches!r}; expected a whole number of at least 1.")
+    check_whole("n_microbatches", n_microbatches)
     for name, value in (("aux_lr_factor", aux_lr_factor), ("max_grad_norm", max_grad_norm)):
         if value is not None and not (0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number.")
@@ -150,7 +150,7 @@ def build_nwise_model(
         nwise_communication_distance: N - 1. 0 is local learning, 1 pairwise.
     """
     distance = nwise_communication_distance
-    if isinstance(distance, bool) or not isinstance(distance, int) or distance < 0:
+    if not is_whole(distance, least=0):
         raise ValueError(f"nwise_communication_distance is {distance!r}; expected N - 1, a whole number of at least 0.")
     scheme = nwise(_count(main_nets), distance + 1)
     return build_model(

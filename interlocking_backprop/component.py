@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from interlocking_backprop.tree import Tree, to_device
+from interlocking_backprop.tree import Tree, to_device, versions
 
 OptimizerConstructor = Callable[[Iterable[Parameter]], Optimizer]
 LRSchedulerConstructor = Callable[[Optimizer], "LRScheduler | None"]
@@ -99,6 +99,32 @@ class Component(nn.Module):
         """The component's output y_i for the input x_i, which is brought to the component's device."""
         device = self.device
         return self.main_net(x if device is None else to_device(x, device))
+
+    def exit(self, index: int, activation: Tree) -> Tree:
+        """What comes out at the component's exit: of the auxiliary net, or the activation itself if there is none.
+
+        Args:
+            index: of the component, for the message.
+            activation: y_i.
+
+        Raises:
+            ValueError: if the auxiliary net changes the activation, which is the next component's input too.
+        """
+        if self.aux_net is None:
+            return activation
+        before = versions(activation)
+        try:
+            output = self.aux_net(activation)
+        except RuntimeError as error:
+            if "a leaf Variable that requires grad" not in str(error):
+                raise
+            before = []  # autograd has noticed the change itself
+        if before != versions(activation):
+            raise ValueError(
+                f"auxiliary net {index} changes its input in place, which is the output of component {index} and still "
+                "in use; make its first operation out of place, e.g. ReLU(inplace=False)."
+            )
+        return output
 
     def discard(self) -> None:
         """Gives up parameters and optimizers: another process has them. What is left is the structure."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from interlocking_backprop.checks import check_whole, is_whole
 from interlocking_backprop.model import InterlockingBackpropModel
 
 PromptIds = Tensor | Sequence[int]
@@ -34,7 +35,8 @@ def generate(
     """Goes on with a text.
 
     Args:
-        model: its components in a row take token ids (B, T) and return logits (B, T, V).
+        model: its components in a row take token ids (B, T) and return logits (B, T, V). On several ranks all call
+            this, with the same arguments, and all get the text.
         prompt_ids: one text, or as many as there are rows, which are then of one length.
         n_new_tokens: how many to add.
         context: how many tokens the network sees at most; of a longer text it sees the end.
@@ -61,8 +63,7 @@ def generate(
         top_p=top_p,
         seed=seed,
     )
-    if isinstance(n_new_tokens, bool) or not isinstance(n_new_tokens, int) or n_new_tokens < 0:
-        raise ValueError(f"n_new_tokens is {n_new_tokens!r}; expected a whole number of at least 0.")
+    check_whole("n_new_tokens", n_new_tokens, 0)
     tokens = [token[..., None] for token in itertools.islice(new, n_new_tokens)]
     return torch.cat([prompt, *tokens], dim=-1)
 
@@ -87,8 +88,7 @@ def generate_stream(
         An iterator of token ids, int64: without dimensions, or (B,) if the prompt has rows.
     """
     prompt = _checked_prompt(prompt_ids)
-    if isinstance(context, bool) or not isinstance(context, int) or context < 1:
-        raise ValueError(f"context is {context!r}; expected a whole number of at least 1.")
+    check_whole("context", context)
     sampler = Sampler(temperature, top_k, top_p)
     return _tokens(model, prompt, _checked_exit(model, exit), context, sampler, seed)
 
@@ -110,7 +110,7 @@ class Sampler:
             raise ValueError(
                 f"temperature is {self.temperature!r}; expected a number of at least 0 (0 takes the most likely token)."
             )
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
+        if not is_whole(self.top_k, 0):
             raise ValueError(f"top_k is {self.top_k!r}; expected a number of tokens, or 0 for all.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p!r}; expected a probability above 0, at most 1 (1 leaves none out).")
@@ -138,26 +138,30 @@ def _tokens(
     generator = torch.Generator().manual_seed(seed)
     ids = prompt.reshape(-1, prompt.size(-1))[:, -context:]
     while True:
-        logits = _next_logits(model, ids.to(model.get_input_device()), last)
-        token = sampler(logits.cpu(), generator)
+        token = sampler(_next_logits(model, ids, last), generator)
         ids = torch.cat([ids, token[:, None]], dim=1)[:, -context:]
         yield token if prompt.dim() == 2 else token[0]
 
 
 @torch.no_grad()
 def _next_logits(model: InterlockingBackpropModel, ids: Tensor, last: int) -> Tensor:
-    """The logits behind the last token, (B, V), at an exit."""
+    """The logits behind the last token, (B, V), at an exit; on the CPU, and on all ranks the same."""
     with _evaluating(model):
+        if model.n_ranks > 1:
+            here = model.map_exits(lambda logits, _: logits[:, -1].cpu(), ids if model.rank == 0 else None)[last]
+            found: Tensor = next(logits for logits in model.gather(here) if logits is not None)
+            return found
+        ids = ids.to(model.get_input_device())
         if last == len(model.components) - 1:
             logits: Tensor = model(ids)
-            return logits[:, -1]
+            return logits[:, -1].cpu()
         x = ids
         for component in model.components[: last + 1]:
             x = component(x)
         head = model.components[last].aux_net
         assert head is not None
         logits = head(x)
-        return logits[:, -1]
+        return logits[:, -1].cpu()
 
 
 @contextmanager
@@ -188,7 +192,7 @@ def _checked_exit(model: InterlockingBackpropModel, exit: int | None) -> int:
     k = len(model.components)
     if exit is None:
         return k - 1
-    if isinstance(exit, bool) or not isinstance(exit, int) or not 0 <= exit < k:
+    if not is_whole(exit, 0, k - 1):
         raise ValueError(f"exit is {exit!r}; expected a component from 0 to {k - 1}, or None for the network's own.")
     if exit < k - 1 and model.components[exit].aux_net is None:
         exits = [i for i, component in enumerate(model.components) if component.aux_net is not None] + [k - 1]

@@ -13,8 +13,10 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from interlocking_backprop.checks import is_whole
 from interlocking_backprop.nets.block_costs import Measure, block_costs
 from interlocking_backprop.nets.partition import balanced_cuts
+from interlocking_backprop.nets.row import sequential
 from interlocking_backprop.nets.undisturbed import undisturbed
 from interlocking_backprop.tree import Tree, map_tensors, tensors
 
@@ -90,8 +92,10 @@ def partition(
             to run, and under torchrun rank 0's measurement goes for all. "parameters" and "activations" are bytes.
             "flops" are those of a forward pass: no measurement, the same cut everywhere.
 
+    A parameter that blocks of several components share stays so; see ``tied_weights`` of `build_model`.
+
     Raises:
-        ValueError: if an argument does not fit, or components would share a parameter, with the remedy.
+        ValueError: if an argument does not fit, with the remedy.
         Exception: what a block raises, as it is.
     """
     named = _named(blocks)
@@ -99,12 +103,9 @@ def partition(
     sizes, costs = cut(modules, n_components, sample_input, by)
     ends = list(itertools.accumulate(sizes))
     rows = [named[end - n : end] for end, n in zip(ends, sizes, strict=True)]
-    _check_shared(rows)
     components = []
     for row in rows:
-        component = nn.Sequential()
-        for name, module in row:
-            component.add_module(name, module)
+        component = sequential(row)
         component.training = row[0][1].training
         components.append(component)
     return Partition(components, costs, by)
@@ -118,7 +119,7 @@ def cut(
     Raises:
         ValueError: if the measure is unknown, or there are not as many components to be had.
     """
-    if isinstance(n_components, bool) or not isinstance(n_components, int) or not 1 <= n_components <= len(blocks):
+    if not is_whole(n_components, 1, len(blocks)):
         raise ValueError(
             f"n_components is {n_components!r}; expected a whole number from 1 to {len(blocks)}, the number of blocks."
         )
@@ -174,17 +175,3 @@ def _changing_their_input(blocks: Sequence[nn.Module], sample_input: Tree) -> se
             versions.append([(t, t._version) for t in tensors(inputs)])
             inputs = block(inputs)
     return {b for b, seen in enumerate(versions) if b > 0 and any(t._version != version for t, version in seen)}
-
-
-def _check_shared(rows: Sequence[Sequence[tuple[str, nn.Module]]]) -> None:
-    owners: dict[nn.Parameter, tuple[int, str]] = {}
-    for i, row in enumerate(rows):
-        for block, module in row:
-            for name, parameter in module.named_parameters():
-                owner, key = owners.setdefault(parameter, (i, f"{block}.{name}"))
-                if owner != i:
-                    raise ValueError(
-                        f"components {owner} and {i} would share a parameter ({key} is {block}.{name}: tied weights); "
-                        "expected all blocks that share one in one component. Put them side by side into one block, "
-                        "choose fewer components, or give one of them a copy of its own."
-                    )

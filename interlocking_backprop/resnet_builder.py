@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from interlocking_backprop.checks import check_whole
 from interlocking_backprop.nets.auxiliary import build_aux_net
-from interlocking_backprop.nets.grammar import parse_architecture, parse_aux_net, parse_block_counts
-from interlocking_backprop.nets.partition import balanced_cuts, forward_flops
+from interlocking_backprop.nets.grammar import parse_architecture, parse_aux_net
+from interlocking_backprop.nets.partition import forward_flops
 from interlocking_backprop.nets.resnet import BLOCK_TYPES, STEMS, NamedBlock, ResNet, Stem, build_blocks, initialise
+from interlocking_backprop.nets.row import component_sizes, describe, sequential
 
 __all__ = ["DATASETS", "ImageFormat", "build_aux_net", "describe", "load_plain_state_dict", "resnet", "to_plain"]
 
@@ -89,7 +91,7 @@ def resnet(
     images = _image_format(
         dataset, {"in_channels": in_channels, "image_size": image_size, "n_classes": n_classes, "stem": stem}
     )
-    _check_count("stem_stride", stem_stride)
+    check_whole("stem_stride", stem_stride)
     if images.stem == "imagenet" and stem_stride != 1:
         raise ValueError(
             f"stem_stride is {stem_stride} with the 'imagenet' stem, which has a stride of its own; leave it out, or "
@@ -99,21 +101,20 @@ def resnet(
     def build() -> list[NamedBlock]:
         return build_blocks(block_type, superblocks, images.in_channels, images.n_classes, images.stem, stem_stride)
 
-    n_blocks = 2 + sum(superblock.n_blocks for superblock in superblocks)
-    if isinstance(blocks_per_component, (str, Sequence)):
-        sizes = parse_block_counts(blocks_per_component, n_blocks)
-    else:
-        _check_n_components(blocks_per_component, n_blocks)
+    def flops() -> list[int]:
         with torch.device("meta"):
             modules = [block.module.eval() for block in build()]
             sample = torch.empty(1, images.in_channels, images.image_size, images.image_size)
-        sizes = balanced_cuts(forward_flops(modules, sample), blocks_per_component)
+        return forward_flops(modules, sample)
 
+    n_blocks = 2 + sum(superblock.n_blocks for superblock in superblocks)
+    sizes = component_sizes(blocks_per_component, n_blocks, flops)
     blocks = build()
     for block in blocks:
         initialise(block.module)
     ends = list(itertools.accumulate(sizes))
-    main_nets: list[nn.Module] = [_component(blocks[end - n : end]) for end, n in zip(ends, sizes, strict=True)]
+    named = [(block.name, block.module) for block in blocks]
+    main_nets: list[nn.Module] = [sequential(named[end - n : end]) for end, n in zip(ends, sizes, strict=True)]
     aux_nets: list[nn.Module] = []
     for end in ends[:-1]:
         aux_nets.append(build_aux_net(aux_net_architecture, blocks[end - 1].out_channels, images.n_classes))
@@ -186,23 +187,6 @@ def load_plain_state_dict(
     return missing, unexpected
 
 
-def describe(main_nets: Sequence[nn.Module]) -> str:
-    """One line for each component: its blocks and its number of parameters."""
-    lines = []
-    for i, net in enumerate(main_nets):
-        names = [name for name, _ in net.named_children()]
-        span = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} blocks)"
-        lines.append(f"component {i}: {span}, {sum(p.numel() for p in net.parameters()):,} parameters")
-    return "\n".join(lines)
-
-
-def _component(blocks: Sequence[NamedBlock]) -> nn.Sequential:
-    component = nn.Sequential()
-    for block in blocks:
-        component.add_module(block.name, block.module)
-    return component
-
-
 def _image_format(dataset: str, given: dict[str, Any]) -> ImageFormat:
     given = {name: value for name, value in given.items() if value is not None}
     lacking = [name for name in ImageFormat._fields if name not in given]
@@ -213,23 +197,10 @@ def _image_format(dataset: str, given: dict[str, Any]) -> ImageFormat:
         )
     images = DATASETS[dataset]._replace(**given) if dataset in DATASETS else ImageFormat(**given)
     for name in ("in_channels", "image_size", "n_classes"):
-        _check_count(name, getattr(images, name))
+        check_whole(name, getattr(images, name))
     if images.stem not in STEMS:
         raise ValueError(f"stem is {images.stem!r}; expected one of {', '.join(map(repr, STEMS))}.")
     return images
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
-
-
-def _check_n_components(value: object, n_blocks: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= n_blocks:
-        raise ValueError(
-            f"blocks_per_component is {value!r}; expected a number of components from 1 to {n_blocks}, the number of "
-            "blocks, or the blocks of each component as in '1,1,rest'."
-        )
 
 
 def _some(items: Sequence[str], n: int = 4) -> str:

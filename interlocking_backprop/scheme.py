@@ -103,14 +103,43 @@ def nwise(n_components: int, n: int, reduction: Reduction = "furthest") -> Schem
             matrix[i, last] = 1.0
         else:
             matrix[i, i : last + 1] = 1.0 if reduction == "sum" else 1.0 / (last - i + 1)
-    base = {1: "local", 2: "pairwise"}.get(n, f"{n}wise")
-    return Scheme(matrix, name=base if reduction == "furthest" else f"{base}-{reduction}")
+    return Scheme(matrix, name=_window_name(n) if reduction == "furthest" else f"{_window_name(n)}-{reduction}")
 
 
 def deep_supervision(n_components: int) -> Scheme:
     """Every component descends the sum of all losses from its own on (Lee et al., AISTATS 2015)."""
     _check_count("n_components", n_components)
     return Scheme(nwise(n_components, n_components, "sum").matrix, name="deep-supervision")
+
+
+def decaying(n_components: int, decay: float, n: int | None = None) -> Scheme:
+    """Every component descends the losses of a window, its own in full and each further one for less.
+
+    Whatever the window, the losses seen from further below are the same up to a factor; with no bound to it, each
+    component therefore owes a single backward pass, as in end-to-end backpropagation.
+
+    Args:
+        n_components: K.
+        decay: the coefficient of loss j for component i is ``decay ** (j - i)``; above 0 and at most 1, which is the
+            sum.
+        n: N, the length of the window, from loss i to loss min(i + N - 1, K - 1); by default all losses from i on.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+    _check_count("n_components", n_components)
+    if n is not None:
+        _check_count("n", n)
+    if isinstance(decay, bool) or not isinstance(decay, (int, float, np.floating)) or not 0 < decay <= 1:
+        raise ValueError(f"decay is {decay!r}; expected a number above 0 and at most 1.")
+    distance = np.subtract.outer(np.arange(n_components), np.arange(n_components)).T
+    inside = (distance >= 0) & (distance < (n_components if n is None else n))
+    matrix = np.where(inside, float(decay) ** np.abs(distance), 0.0)
+    return Scheme(matrix, name=("" if n is None else f"{_window_name(n)}-") + f"decay{float(decay)!r}")
+
+
+def _window_name(n: int) -> str:
+    return {1: "local", 2: "pairwise"}.get(n, f"{n}wise")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -6,13 +6,16 @@ import csv
 import re
 from pathlib import Path
 
-from interlocking_backprop.scheme import Scheme, deep_supervision, e2e, nwise
+from interlocking_backprop.scheme import Scheme, decaying, deep_supervision, e2e, nwise
 
 SCHEME_FORMS = (
-    "e2e, local, pairwise, 3wise (any N), with -sum or -mean behind it (pairwise-sum, 3wise-mean), "
-    "deep-supervision, or a .csv file with the matrix"
+    "e2e, local, pairwise, 3wise (any N), with -sum, -mean or -decay0.5 (any number) behind it (pairwise-sum, "
+    "3wise-mean, 3wise-decay0.5), deep-supervision, decay0.5, or a .csv file with the matrix"
 )
-_WINDOW = re.compile(r"(?:(?P<word>local|pairwise)|(?P<n>\d+)-?wise)(?:-(?P<reduction>furthest|sum|mean))?")
+_DECAY = r"decay(?P<decay>\d*\.?\d+(?:e-?\d+)?)"
+_WINDOW = re.compile(
+    rf"(?:(?P<word>local|pairwise)|(?P<n>\d+)-?wise)(?:-(?:(?P<reduction>furthest|sum|mean)|{_DECAY}))?"
+)
 
 
 def parse_scheme(text: str, n_components: int) -> Scheme:
@@ -32,7 +35,11 @@ def parse_scheme(text: str, n_components: int) -> Scheme:
         return deep_supervision(n_components)
     if match := _WINDOW.fullmatch(text):
         n = {"local": 1, "pairwise": 2}[match["word"]] if match["word"] else int(match["n"])
+        if match["decay"]:
+            return decaying(n_components, float(match["decay"]), n)
         return nwise(n_components, n, match["reduction"] or "furthest")  # type: ignore[arg-type]
+    if match := re.fullmatch(_DECAY, text):
+        return decaying(n_components, float(match["decay"]))
     if text.endswith(".csv"):
         return _read_csv(Path(text), n_components)
     raise ValueError(f"scheme {text!r} is not known; expected {SCHEME_FORMS}.")

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from interlocking_backprop.checks import check_whole
+
 
 @dataclass(frozen=True)
 class TokenLoss:
@@ -37,9 +39,7 @@ class TokenLoss:
     chunk_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        n = self.chunk_tokens
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"chunk_tokens is {n!r}; expected a whole number of at least 1.")
+        check_whole("chunk_tokens", self.chunk_tokens)
 
     def __call__(self, output: Tensor | tuple[Tensor, Tensor], target: Tensor) -> Tensor:
         """The loss, without dimensions.

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from interlocking_backprop.nets.grammar import parse_block_counts
-from interlocking_backprop.nets.partition import balanced_cuts, forward_flops
+from interlocking_backprop.checks import check_whole
+from interlocking_backprop.nets.partition import forward_flops
+from interlocking_backprop.nets.row import component_sizes, describe, sequential
 from interlocking_backprop.nets.token_heads import TokenHead, initialise_head
 from interlocking_backprop.nets.transformer import POSITIONS, Embedding, Positions, Shape, build_blocks, initialise
 
-__all__ = ["to_plain", "transformer"]
+__all__ = ["describe", "to_plain", "transformer"]
 
 
 def transformer(
@@ -81,7 +82,7 @@ def transformer(
         chunked_loss=chunked_loss,
     )
     _check(shape, aux_rank)
-    sizes = _sizes(shape, blocks_per_component)
+    sizes = component_sizes(blocks_per_component, depth + 2, lambda: _flops(shape))
     blocks = build_blocks(shape)
     for block in blocks.values():
         initialise(block, depth)
@@ -91,7 +92,7 @@ def transformer(
         assert isinstance(head, TokenHead)
         head.projection.weight = embedding.tokens.weight
     row = iter(blocks.items())
-    main_nets: list[nn.Module] = [_sequential(itertools.islice(row, n)) for n in sizes]
+    main_nets: list[nn.Module] = [sequential(itertools.islice(row, n)) for n in sizes]
     aux_nets: list[nn.Module] = []
     for _ in sizes[:-1]:
         aux_net = TokenHead(width, vocabulary_size, aux_rank, chunked_loss=chunked_loss)
@@ -117,33 +118,17 @@ def to_plain(main_nets: Sequence[nn.Module]) -> nn.Sequential:
             f"the blocks of the main nets are {', '.join(names) or 'none'}; expected embedding, block0, … and head. "
             "Give all the main nets that transformer() returned, in that order."
         )
-    plain = _sequential(blocks)
+    plain = sequential(blocks)
     plain.training = blocks[0][1].training  # the shared modules keep their mode, and the container goes with it
     return plain
 
 
-def _sequential(blocks: itertools.islice[tuple[str, nn.Module]] | Sequence[tuple[str, nn.Module]]) -> nn.Sequential:
-    row = nn.Sequential()
-    for name, block in blocks:
-        row.add_module(name, block)
-    return row
-
-
-def _sizes(shape: Shape, blocks_per_component: int | str | Sequence[int | str]) -> list[int]:
-    """How many blocks each component takes."""
-    n_blocks = shape.depth + 2
-    if isinstance(blocks_per_component, (str, Sequence)):
-        return parse_block_counts(blocks_per_component, n_blocks)
-    k = blocks_per_component
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_blocks:
-        raise ValueError(
-            f"blocks_per_component is {k!r}; expected a number of components from 1 to {n_blocks}, the number of "
-            "blocks with embedding and head, or the blocks of each component as in '3,3,rest'."
-        )
+def _flops(shape: Shape) -> list[int]:
+    """What each block costs."""
     with torch.device("meta"):
         modules = [block.eval() for block in build_blocks(shape).values()]
         sample = torch.zeros(1, shape.context, dtype=torch.int64)
-    return balanced_cuts(forward_flops(modules, sample), k)
+    return forward_flops(modules, sample)
 
 
 def _check(shape: Shape, aux_rank: int | None) -> None:
@@ -151,8 +136,7 @@ def _check(shape: Shape, aux_rank: int | None) -> None:
     if aux_rank is not None:
         counts["aux_rank"] = aux_rank
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
+        check_whole(name, value)
     if shape.width % shape.n_heads:
         raise ValueError(
             f"width is {shape.width} and n_heads {shape.n_heads}; expected a width that the number of heads divides."

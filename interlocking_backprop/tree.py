@@ -15,16 +15,21 @@ Tree = Any
 
 def map_tensors(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
     """The same structure with ``function`` applied to every tensor."""
-    if isinstance(tree, Tensor):  # by far the most frequent structure
-        return function(tree)
+    if isinstance(tree, Tensor) or tree is None:  # by far the most frequent structures
+        return None if tree is None else function(tree)
     return pytree.tree_map_only(Tensor, function, tree)
 
 
 def tensors(tree: Tree) -> list[Tensor]:
     """All tensors of a structure, in a fixed order."""
-    if isinstance(tree, Tensor):
-        return [tree]
+    if isinstance(tree, Tensor) or tree is None:
+        return [] if tree is None else [tree]
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def versions(tree: Tree) -> list[int]:
+    """How often each tensor has been changed in place."""
+    return [t._version for t in tensors(tree)]
 
 
 def detached(tree: Tree) -> Tree:

@@ -24,13 +24,15 @@ def gradients(
     """Per component the gradients of the main and of the auxiliary parameters.
 
     Args:
-        batches: the micro-batches; losses are weighted by their shares.
+        batches: the micro-batches; losses are weighted by their shares of what the loss function counts, or else of the
+            samples.
         key: (seed, step), which key the random numbers.
     """
     k = len(main_nets)
     main = [[torch.zeros_like(p) for p in net.parameters()] for net in main_nets]
     aux = [[torch.zeros_like(p) for p in net.parameters()] if net else [] for net in aux_nets] + [[]]
-    n_samples = sum(len(x) for x, _ in batches)
+    count = getattr(loss_function, "n_samples", len)
+    counts = [float(count(target)) for _, target in batches]
     for m, (x, target) in enumerate(batches):
         losses = []
         y = x
@@ -40,7 +42,7 @@ def gradients(
             head = aux_nets[i] if i < k - 1 else None
             _seed(*key, "L", i, m)
             if i == k - 1 or head is not None:
-                losses.append(loss_function(y if head is None else head(y), target) * (len(x) / n_samples))
+                losses.append(loss_function(y if head is None else head(y), target) * (counts[m] / max(sum(counts), 1)))
             else:
                 losses.append(None)
         for i, net in enumerate(main_nets):

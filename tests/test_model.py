@@ -390,6 +390,16 @@ class TestErrors:
         with pytest.raises(ValueError, match="component 1 changes its input in place"):
             model.training_step(*batch())
 
+    @pytest.mark.parametrize("scheme", ["e2e", "local"])
+    def test_a_head_that_changes_its_input_in_place_is_named(self, scheme):
+        nets, heads = mlp_components(2)
+        heads = [nn.Sequential(nn.ReLU(inplace=True), heads[0])]
+        model = ib.build_model(nets, heads, ib.parse_scheme(scheme, 2), sgd, F.mse_loss)
+        x = torch.randn(4, 5).double()
+        for call in (lambda: model.training_step(x, x), lambda: model.forward_exits(x)):
+            with pytest.raises(ValueError, match="auxiliary net 0 changes its input in place"):
+                call()
+
     def test_an_output_without_gradient_is_named(self):
         class Cut(nn.Module):
             def __init__(self):

@@ -32,6 +32,28 @@ def test_the_ends_of_nwise(k):
     assert ib.nwise(k, 2).horizon == min(2, k)
 
 
+def test_decaying_coefficients():
+    np.testing.assert_array_equal(ib.decaying(3, 0.5).matrix, [[1, 0.5, 0.25], [0, 1, 0.5], [0, 0, 1]])
+    np.testing.assert_array_equal(
+        ib.decaying(4, 0.5, 2).matrix, [[1, 0.5, 0, 0], [0, 1, 0.5, 0], [0, 0, 1, 0.5], [0, 0, 0, 1]]
+    )
+    assert ib.decaying(4, 1) == ib.deep_supervision(4)
+    assert ib.decaying(4, 1, 3) == ib.nwise(4, 3, "sum")
+    assert ib.decaying(4, 0.3, 1) == ib.local(4)
+    assert ib.decaying(4, 0.3, 9) == ib.decaying(4, 0.3)
+
+
+def test_a_decay_without_a_window_costs_one_backward_pass_per_component():
+    workload = ib.Workload.of(ib.decaying(5, 0.7))
+    assert [[p.kind for p in work.passes] for work in workload.components] == [["W"], ["B"], ["B"], ["B"], ["B"]]
+
+
+@pytest.mark.parametrize("decay", [0, -0.5, 1.5, float("nan"), "0.5", True])
+def test_a_bad_decay_is_rejected(decay):
+    with pytest.raises(ValueError, match=r"decay is .*; expected a number above 0 and at most 1"):
+        ib.decaying(3, decay)
+
+
 def test_equal_schemes_hash_alike_and_their_matrix_is_read_only():
     scheme = ib.Scheme([[1, 0.5], [-0.0, 2]], name="mine")
     assert scheme == ib.Scheme(np.array([[1, 0.5], [0, 2]]))
@@ -85,19 +107,28 @@ def test_a_bad_window_is_rejected():
         ("3wise-sum", ib.nwise(4, 3, "sum")),
         ("pairwise-mean", ib.nwise(4, 2, "mean")),
         ("deep-supervision", ib.deep_supervision(4)),
+        ("decay0.5", ib.decaying(4, 0.5)),
+        ("decay.25", ib.decaying(4, 0.25)),
+        ("3wise-decay0.9", ib.decaying(4, 0.9, 3)),
+        ("pairwise-decay1e-3", ib.decaying(4, 0.001, 2)),
     ],
 )
 def test_text_forms(text, scheme):
     assert ib.parse_scheme(text, 4) == scheme
 
 
-@pytest.mark.parametrize("text", ["e2", "wise", "0wise", "3wise-max", "", "local sum"])
+@pytest.mark.parametrize(
+    "text", ["e2", "wise", "0wise", "3wise-max", "", "local sum", "decay", "decay2", "3wise-decay0", "decay0.5-sum"]
+)
 def test_an_unknown_text_is_rejected(text):
     with pytest.raises(ValueError, match=r"expected"):
         ib.parse_scheme(text, 4)
 
 
-@pytest.mark.parametrize("scheme", [ib.nwise(4, 3, "mean"), ib.deep_supervision(3), ib.nwise(3, 2)])
+@pytest.mark.parametrize(
+    "scheme",
+    [ib.nwise(4, 3, "mean"), ib.deep_supervision(3), ib.nwise(3, 2), ib.decaying(3, 1e-5), ib.decaying(4, 1 / 3, 3)],
+)
 def test_the_name_of_a_scheme_is_its_text_form(scheme):
     assert ib.parse_scheme(scheme.name, scheme.n_components) == scheme
 

@@ -23,6 +23,18 @@ def _eval(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from interlocking_backprop.cli.compare import main
+
+    return main(arguments)
+
+
+def _generate(arguments: Sequence[str]) -> int:
+    from interlocking_backprop.cli.generate import main
+
+    return main(arguments)
+
+
 def _bench(arguments: Sequence[str]) -> int:
     from interlocking_backprop.cli.bench import main
 
@@ -33,12 +45,14 @@ def _bench(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[str, Command]] = {
     "train": ("train a network cut into components with any scheme", _train),
     "eval": ("evaluate a run on the test set, every exit", _eval),
+    "compare": ("train with several schemes and report accuracy, time and memory of each", _compare),
+    "generate": ("write text with a trained Transformer, from any exit", _generate),
     "bench": ("measure the engine on emulated devices", _bench),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs a command and returns the exit code: 0, 1 if training failed, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["--version"], ["-V"]):
         print(__version__)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interlocking_backprop.arguments import parse
+from interlocking_backprop.cli.main import fail
 from interlocking_backprop.cli.report import exits_table, is_first_rank, show
 from interlocking_backprop.training.config import TrainConfig, load_config
+from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.interruption import Stopped
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
@@ -24,7 +26,10 @@ def main(arguments: Sequence[str]) -> int:
         trainer.model.shutdown()
         show(f"{stopped}: ibp train --out {config.run_folder} --resume", quiet=quiet)
         return 130
-    show(f"test set, best checkpoint of {config.run_folder}", quiet=quiet)
+    except Diverged as diverged:
+        trainer.model.shutdown()
+        return fail(str(diverged), code=1)
+    show(f"{'test' if config.test else 'validation'} set, best checkpoint of {config.run_folder}", quiet=quiet)
     show(exits_table(scores), quiet=quiet)
     return 0
 

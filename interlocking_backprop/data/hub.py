@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from interlocking_backprop.data.datasets_library import load_tables
 from interlocking_backprop.data.image_data import SPLIT_NAMES, image_data
 from interlocking_backprop.data.split import Data, Options
 
-if TYPE_CHECKING:
-    import datasets
+_ON_DISK = "put its files on disk (folder:PATH)"
 
 
 def load_folder(path: Path, options: Options) -> Data:
@@ -30,7 +28,8 @@ def load_folder(path: Path, options: Options) -> Data:
         if (path / folder).is_dir()
     }
     # The splits are named here, as the library would look for names such as "test" in the names of classes too.
-    return image_data(name, _load(name, "imagefolder", data_files=files) if files else {}, options)
+    tables = load_tables(name, _ON_DISK, "imagefolder", data_files=files) if files else {}
+    return image_data(name, tables, options)
 
 
 def load_hub(repository: str, options: Options) -> Data:
@@ -43,23 +42,4 @@ def load_hub(repository: str, options: Options) -> Data:
         ValueError: if it cannot be loaded, or has no such columns, or `datasets` is missing.
     """
     name = f"hub:{repository}"
-    return image_data(name, _load(name, repository), options)
-
-
-def _load(name: str, *args: Any, **kwargs: Any) -> Mapping[str, datasets.Dataset]:
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(
-            f"{name} is read by the package `datasets`, which is not installed; "
-            "run `pip install 'interlocking-backprop[hub]'`."
-        ) from None
-    try:
-        loaded = datasets.load_dataset(*args, **kwargs)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        cause = f"{type(error).__name__}: {str(error).strip()}"
-        raise ValueError(
-            f"{name} cannot be loaded ({cause}). Check the name and, for a data set that is not in the local cache, "
-            "the network; or put its files on disk (folder:PATH)."
-        ) from None
-    return dict(loaded)
+    return image_data(name, load_tables(name, _ON_DISK, repository), options)

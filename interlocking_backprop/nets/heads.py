@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from interlocking_backprop.checks import is_whole
 from interlocking_backprop.nets.auxiliary import build_aux_net
 from interlocking_backprop.nets.undisturbed import undisturbed
 from interlocking_backprop.tree import Tree, tensors
@@ -56,7 +57,7 @@ def auxiliary_heads(
     """
     main_nets = list(main_nets)
     if head_factory is None:
-        if isinstance(n_out, bool) or not isinstance(n_out, int) or n_out < 1:
+        if not is_whole(n_out):
             raise ValueError(f"n_out is {n_out!r}; expected the number of scores, a whole number of at least 1.")
         if output not in ("classes", "tokens"):
             raise ValueError(f"output is {output!r}; expected 'classes' or 'tokens'.")

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from interlocking_backprop.checks import is_whole
 from interlocking_backprop.tree import Tree
 
 
@@ -37,7 +38,7 @@ def balanced_cuts(costs: Sequence[float], n_parts: int) -> list[int]:
     for i, cost in enumerate(costs):
         if not 0 <= cost < 1e150:  # above that the squares overflow
             raise ValueError(f"cost {i} is {cost!r}; expected a number of at least 0, and below 1e150.")
-    if isinstance(n_parts, bool) or not isinstance(n_parts, int) or not 1 <= n_parts <= len(costs):
+    if not is_whole(n_parts, 1, len(costs)):
         raise ValueError(
             f"n_parts is {n_parts!r}; expected a whole number from 1 to {len(costs)}, the number of items, so that "
             "every part gets one."

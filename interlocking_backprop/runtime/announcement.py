@@ -63,13 +63,8 @@ class Announcement:
     def to_tensor(self, most_microbatches: int) -> Tensor:
         """As a header: float64 (7 + 2 M,), in which whole numbers up to 2^53 are exact."""
         fields = [self.operation, self.plan, self.is_new, self.n_microbatches, self.step, self.digest, self.flag]
-        header = torch.zeros(self.size(most_microbatches), dtype=torch.float64)
-        header[: len(fields)] = torch.tensor(fields, dtype=torch.float64)
-        for n, shares in enumerate(self.weights):
-            if shares:
-                begin = _FIELDS + n * most_microbatches
-                header[begin : begin + len(shares)] = torch.tensor(shares, dtype=torch.float64)
-        return header
+        shares = [[*some, *[0.0] * (most_microbatches - len(some))] for some in self.weights]
+        return torch.tensor([*fields, *shares[0], *shares[1]], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, header: Tensor) -> Announcement:

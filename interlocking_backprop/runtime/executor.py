@@ -18,7 +18,7 @@ from interlocking_backprop.runtime.shared_gradients import SharedGradients, Shar
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.ties import Tie
-from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
+from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device, versions
 
 
 class Packet(NamedTuple):
@@ -164,11 +164,11 @@ class Executor:
         work, n_passes = self._work[i], self._n_passes[i]
         packet = self._packets.pop((i, m)).to(self._devices[i])
         inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
-        versions = [t._version for t in tensors(inputs)]
+        before = versions(inputs)
         seed_device(self._devices[i], step.seed, step.number, "F", i, m)
         with torch.set_grad_enabled(n_passes > 0):
             outputs = self._components[i].main_net(inputs)
-        if i > 0 and versions != [t._version for t in tensors(inputs)]:
+        if i > 0 and before != versions(inputs):
             raise ValueError(
                 f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; "
                 "make its first operation out of place, e.g. ReLU(inplace=False)."
@@ -187,7 +187,7 @@ class Executor:
         wants_gradient = self._work[i].uses_loss_gradient
         exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
         seed_device(self._devices[i], step.seed, step.number, "L", i, m)
-        output = exit_input if component.aux_net is None else component.aux_net(exit_input)
+        output = component.exit(i, exit_input)
         loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
         weight = step.weights[i][m]

@@ -36,9 +36,10 @@ class Headers:
         if self._rank < self._last:
             self.close()
             self._sent = self._channels.send_header(header, self._rank + 1), header
+        if self._next is None:
+            return own
         announcement = Announcement.from_tensor(header)
-        if self._next is not None:
-            self._next = self._expect() if announcement.operation is not Operation.SHUTDOWN else None
+        self._next = self._expect() if announcement.operation is not Operation.SHUTDOWN else None
         return announcement
 
     def close(self) -> None:

@@ -115,12 +115,10 @@ class LocalRuntime:
         results: list[Any] = []
         for i, (component, device) in enumerate(zip(self._components, self.devices(), strict=True)):
             inputs = component.main_net(to_device(inputs, device))
-            head = component.aux_net
-            is_last = i == len(self._components) - 1
-            if head is None and not is_last:
+            if component.aux_net is None and i < len(self._components) - 1:
                 results.append(None)
             else:
-                results.append(function(inputs if head is None else head(inputs), to_device(target, device)))
+                results.append(function(component.exit(i, inputs), to_device(target, device)))
         return results
 
     def gather(self, value: Any) -> list[Any]:

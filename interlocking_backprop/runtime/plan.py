@@ -136,8 +136,8 @@ class RankTransport:
 
 
 def _formats(tree: Tree) -> list[TensorFormat]:
-    if isinstance(tree, TensorFormat):
-        return [tree]
+    if isinstance(tree, TensorFormat) or tree is None:
+        return [] if tree is None else [tree]
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, TensorFormat)]
 
 
@@ -148,8 +148,8 @@ def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
         value = next(values)
         return value.requires_grad_() if f.requires_grad else value
 
-    if isinstance(tree, TensorFormat):
-        return fill(tree)
+    if isinstance(tree, TensorFormat) or tree is None:
+        return None if tree is None else fill(tree)
     return pytree.tree_map_only(TensorFormat, fill, tree)
 
 

@@ -12,10 +12,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.util import Finalize
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,21 +23,18 @@ from torch import Tensor
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.agreement import agree, from_rank_0, serve_store
-from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
+from interlocking_backprop.runtime.announcement import Announcement, Operation
 from interlocking_backprop.runtime.channels import Channels, PeerLost, RankFailedError
 from interlocking_backprop.runtime.executor import Executor, Packet, Step
 from interlocking_backprop.runtime.headers import Headers
-from interlocking_backprop.runtime.packing import TensorFormat, format_of
-from interlocking_backprop.runtime.plan import Arrivals, Place, Plan, RankTransport
+from interlocking_backprop.runtime.packing import format_of
+from interlocking_backprop.runtime.plan import Arrivals, Plan
 from interlocking_backprop.runtime.process_groups import World, join
-from interlocking_backprop.runtime.shared_gradients import between
+from interlocking_backprop.runtime.programs import Programs
 from interlocking_backprop.runtime.watchdog import Watchdog
-from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.schedule.dependencies import Dependencies
-from interlocking_backprop.schedule.list_scheduling import balanced_placement, list_schedule
+from interlocking_backprop.schedule.list_scheduling import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, map_tensors
@@ -74,9 +70,7 @@ class RankRuntime:
         timeout: timedelta,
     ) -> None:
         self._world: World = join(device, timeout)
-        self._components, self._losses, self._ties = components, losses, ties
-        self._most_microbatches = most_microbatches
-        self._max_graphs = max_graphs
+        self._components = components
         agree(self._world, facts)
         self._costs: Costs | None = from_rank_0(self._world, costs)
         rank, size = self._world.rank, self._world.size
@@ -88,9 +82,9 @@ class RankRuntime:
             else:
                 component.discard()
         self._channels = Channels(rank, self._world.groups, self._world.device)
-        self._schedules: dict[int, _Scheduled] = {}
-        self._programs: dict[int, _Program] = {}
-        self._numbers: dict[tuple[Operation, str], int] = {}
+        self._programs = Programs(
+            components, losses, ties, self._placement, rank, self._world.device, self._channels, self._costs, max_graphs
+        )
         # What has been made ready for the next training step.
         self._posted: tuple[Plan, Arrivals] | None = None
         self._headers = Headers(self._world, self._channels, most_microbatches)
@@ -142,7 +136,7 @@ class RankRuntime:
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
         """The schedule of a step, of all ranks."""
-        return self._scheduled(workload, n_microbatches).schedule
+        return self._programs.scheduled(workload, n_microbatches).schedule
 
     def train(self, workload: Workload, step: Step, flag: int) -> tuple[Future[Any], int]:
         """Carries out this rank's part of a step; ``step`` has packets on rank 0 alone.
@@ -157,7 +151,7 @@ class RankRuntime:
             if self.rank > 0:
                 auxiliary, final = announcement.weights
                 step.number, step.weights = announcement.step, [auxiliary] * (len(self._components) - 1) + [final]
-            program = self._training_program(announcement, workload)
+            program = self._programs.training(announcement, workload)
             plan, posted = program.plan, self._take_posted(program.plan)
             program.transport.arrivals = plan.post(self._channels) if posted is None else posted
             if plan.is_known:
@@ -184,9 +178,9 @@ class RankRuntime:
         results: list[Any] = [None] * len(self._components)
 
         def visit(i: int, activation: Tree, own_target: Tree) -> None:
-            head = self._components[i].aux_net
-            if head is not None or i == len(self._components) - 1:
-                results[i] = function(activation if head is None else head(activation), own_target)
+            component = self._components[i]
+            if component.aux_net is not None or i == len(self._components) - 1:
+                results[i] = function(component.exit(i, activation), own_target)
 
         self._pass_up(Operation.MAP_EXITS, inputs, target, visit)
         return results
@@ -214,8 +208,10 @@ class RankRuntime:
         """Runs this rank's components; ``visit(i, output, target)`` sees each output."""
         with self._guarded(operation.call):
             packet = _kept(Packet(inputs, target, None))
-            number, is_new = self._number(operation, list(map(format_of, packet))) if self.rank == 0 else (0, False)
-            program = self._evaluation_program(self._announce(Announcement(operation, number, is_new)).plan)
+            number, is_new = (
+                self._programs.number(operation, list(map(format_of, packet))) if self.rank == 0 else (0, False)
+            )
+            program = self._programs.evaluation(self._announce(Announcement(operation, number, is_new)).plan)
             plan, transport = program.plan, program.transport
             self._take_posted(None)
             if plan.is_known:
@@ -236,8 +232,8 @@ class RankRuntime:
             return self._announce(Announcement(Operation.TRAINING_STEP))
         m = len(step.packets)
         formats = [list(map(format_of, packet)) for packet in step.packets]
-        scheduled = self._scheduled(workload, m)
-        number, is_new = self._number(Operation.TRAINING_STEP, (formats, scheduled.digest))
+        scheduled = self._programs.scheduled(workload, m)
+        number, is_new = self._programs.number(Operation.TRAINING_STEP, (formats, scheduled.digest))
         return self._announce(
             Announcement(
                 Operation.TRAINING_STEP,
@@ -260,67 +256,6 @@ class RankRuntime:
                 "ranks have to make the same calls in the same order."
             )
         return announcement
-
-    def _number(self, operation: Operation, description: object) -> tuple[int, bool]:
-        """The number by which an operation on tensors of such formats goes, and whether it is new."""
-        key = (operation, repr(description))
-        is_new = key not in self._numbers
-        return self._numbers.setdefault(key, len(self._numbers)), is_new
-
-    def _scheduled(self, workload: Workload, n_microbatches: int) -> _Scheduled:
-        known = self._schedules.get(n_microbatches)
-        if known is None or known.schedule.workload != workload:
-            schedule = list_schedule(workload, n_microbatches, self._placement, self._costs, self._max_graphs)
-            validate(schedule)
-            text = [str(schedule), repr(workload.scheme.matrix.tolist())]
-            known = self._schedules[n_microbatches] = _Scheduled(schedule, digest(text))
-        return known
-
-    def _training_program(self, announcement: Announcement, workload: Workload) -> _Program:
-        schedule, own_digest = self._scheduled(workload, announcement.n_microbatches)
-        if own_digest != announcement.digest:
-            raise RuntimeError(
-                f"rank {self.rank} follows scheme {workload.scheme.name!r} by another schedule than rank 0; call "
-                "set_scheme(), and freeze or unfreeze parameters, on all ranks alike."
-            )
-        program = self._programs.get(announcement.plan)
-        if program is None:
-            actions = schedule.actions[self.rank]
-            incoming, outgoing = self._shared_formats(schedule)
-            plan = Plan(actions, self._placement, shared_in=incoming, shared_out=outgoing)
-            transport = RankTransport(plan, self._channels)
-            components = {i: self._components[i] for i in self._own}
-            devices = dict.fromkeys(self._own, self._world.device)
-            executor = Executor(actions, workload, components, devices, self._losses, self._ties, transport)
-            program = self._programs[announcement.plan] = _Program(plan, transport, executor)
-        return program
-
-    def _shared_formats(
-        self, schedule: Schedule
-    ) -> tuple[dict[Place, list[TensorFormat]], dict[Place, list[TensorFormat]]]:
-        """The gradients of shared weights that come in, and that go out, as a `Plan` has them."""
-        dependencies = Dependencies(schedule.workload, schedule.n_microbatches, self._placement)
-        ties = [tie for tie in self._ties if tie.components in schedule.workload.ties]
-        incoming: dict[Place, list[TensorFormat]] = {}
-        outgoing: dict[Place, list[TensorFormat]] = {}
-        for rank, (j, kind, _, _) in schedule:
-            for i in dependencies.receivers(j) if kind is Kind.REDUCE_GRAD else ():
-                weights = [self._components[j].main_net.get_parameter(t.name_in(j)) for t in between(ties, i, j)]
-                formats = [TensorFormat(tuple(w.shape), w.dtype, requires_grad=False) for w in weights]
-                if rank == self.rank:
-                    outgoing[j, i] = formats
-                elif self._placement[i] == self.rank:
-                    incoming[j, i] = formats
-        return incoming, outgoing
-
-    def _evaluation_program(self, number: int) -> _Program:
-        if number not in self._programs:
-            first, last = self._own[0], self._own[-1]
-            actions = [Action(first, Kind.RECV_F, 0)] if first > 0 else []
-            actions += [Action(last, Kind.SEND_F, 0)] if last < len(self._components) - 1 else []
-            plan = Plan(actions, self._placement)
-            self._programs[number] = _Program(plan, RankTransport(plan, self._channels), None)
-        return self._programs[number]
 
     def _take_posted(self, plan: Plan | None) -> Arrivals | None:
         """What has been made ready for a plan; what has been for another one is got rid of."""
@@ -366,20 +301,6 @@ class RankRuntime:
             self._watchdog.leave()
         if self._watchdog.failure is not None:
             os._exit(1)  # this process has done its part, but the run has failed
-
-
-@dataclass(frozen=True)
-class _Program:
-    """What this rank does in an operation with certain formats."""
-
-    plan: Plan
-    transport: RankTransport
-    executor: Executor | None
-
-
-class _Scheduled(NamedTuple):
-    schedule: Schedule
-    digest: int
 
 
 def _kept(packet: Packet) -> Packet:

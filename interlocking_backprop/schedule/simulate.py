@@ -139,7 +139,7 @@ class _Clock:
         dependencies = Dependencies(
             schedule.workload, schedule.n_microbatches, schedule.placement, split_components(schedule)
         )
-        # (rank, action, its duration, the time of its message, the sends that it waits for, whether it sends)
+        # (rank, action, its duration, the time of a message, the sends that it waits for, how many messages it sends)
         self._program = [
             (
                 schedule.placement[action.component],
@@ -147,7 +147,7 @@ class _Clock:
                 self.durations[action],
                 message_time(action, costs),
                 _awaited(action, dependencies),
-                action.kind in _SENDS or bool(dependencies.receivers(action.component)),
+                _n_messages(action, dependencies),
             )
             for action in execution_order(schedule, dependencies)
         ]
@@ -156,15 +156,15 @@ class _Clock:
         now = self.now
         arrivals: dict[Action, float] = {}
         intervals = []
-        for rank, action, duration, transfer, awaited, sends in self._program:
+        for rank, action, duration, transfer, awaited, n_messages in self._program:
             for send in awaited:
                 now[rank] = max(now[rank], arrivals[send])
             self.begins[action] = float(now[rank])
-            if sends and action.kind in _SENDS:
+            if n_messages:
                 link = (rank, action.kind)
                 begin = max(now[rank], self._links[link])
-                self._links[link] = begin + transfer.occupancy
-                arrivals[action] = begin + transfer.occupancy + transfer.latency
+                self._links[link] = begin + n_messages * transfer.occupancy
+                arrivals[action] = self._links[link] + transfer.latency
             if duration > 0:
                 intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
                 now[rank] += duration
@@ -177,6 +177,13 @@ def _awaited(action: Action, dependencies: Dependencies) -> list[Action]:
     own = dependencies.placement[action.component]
     needed = dependencies.prerequisites(action)
     return [a for a in needed if a.kind in _SENDS and dependencies.placement[a.component] != own]
+
+
+def _n_messages(action: Action, dependencies: Dependencies) -> int:
+    """How many messages to other ranks an action sends."""
+    if action.kind is Kind.REDUCE_GRAD:
+        return len(dependencies.receivers(action.component))
+    return int(action.kind in _SENDS)
 
 
 class MessageTime(NamedTuple):
@@ -248,7 +255,5 @@ def _peaks(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
 
 def _messages(schedule: Schedule, rank: int, costs: Costs) -> tuple[int, float]:
     dependencies = Dependencies(schedule.workload, schedule.n_microbatches, schedule.placement)
-    sends = [a for a in schedule.actions[rank] if a.kind in (Kind.SEND_F, Kind.SEND_B)]
-    shared = [a for a in schedule.actions[rank] if a.kind is Kind.REDUCE_GRAD]
-    sends += [a for a in shared for _ in dependencies.receivers(a.component)]
+    sends = [a for a in schedule.actions[rank] for _ in range(_n_messages(a, dependencies))]
     return len(sends), sum(message_bytes(a, costs) for a in sends)

@@ -20,8 +20,9 @@ class TrainConfig:
     """Trains a network cut into components, each by the losses that the scheme gives it."""
 
     scheme: str = "e2e"
-    """Which loss trains which component: e2e, local, pairwise, 3wise (any N), with -sum or -mean behind it,
-    deep-supervision, or a .csv file with the matrix. Several, each until an epoch: local:10,3wise:18,e2e."""
+    """Which loss trains which component: e2e, local, pairwise, 3wise (any N), with -sum, -mean or -decay0.5 (any
+    number) behind it, deep-supervision, decay0.5, or a .csv file with the matrix. Several, each until an epoch:
+    local:10,3wise:18,e2e."""
     components: int = 4
     """Into how many components the network is cut, balanced by cost."""
     heads: Literal["needed", "all"] = "needed"
@@ -35,8 +36,9 @@ class TrainConfig:
     stdlib."""
     data_root: Path = Path("data")
     """Where the files of data sets are."""
-    validation_fraction: float = 0.1
-    """Share of the training set that is held out, where the data set has no validation set of its own."""
+    validation_fraction: float | None = None
+    """Share of the training set that is held out, where the data set has no validation set of its own; by default 0.1
+    of images, 0.05 of text."""
     workers: int = 0
     """Processes that read data beside the main one."""
 
@@ -69,6 +71,9 @@ class TrainConfig:
     """Transformer: how positions enter."""
     aux_rank: int = 0
     """Transformer: auxiliary heads project to the vocabulary through so many channels; 0 for a full projection."""
+    tied: bool = False
+    """Transformer: the head's projection is the embedding's weight. First and last component then wait for one another
+    in every step."""
     chunked_loss: bool = True
     """Transformer: computes logits a few positions at a time, so that a batch's never are in memory at once."""
 
@@ -108,6 +113,8 @@ class TrainConfig:
     """Factor of multistep and plateau."""
     max_grad_norm: float = 0.0
     """Clips each component's gradient, and each head's, to this 2-norm; 0 for no clipping."""
+    test: bool = True
+    """Ends the run with the test set; without it (to choose settings, say) the test set is never looked at."""
 
     seed: int = 0
     """Of the weights, the order of the data, augmentation and dropout."""
@@ -151,7 +158,8 @@ class TrainConfig:
             self._expect(name, value is None or 0 < value < math.inf, "a positive number")
         for name in ("momentum", "dropout"):
             self._expect(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
-        self._expect("validation_fraction", 0 < self.validation_fraction < 1, "a number between 0 and 1")
+        fits = self.validation_fraction is None or 0 < self.validation_fraction < 1
+        self._expect("validation_fraction", fits, "a number between 0 and 1")
         self._expect("image_size", self.image_size is None or self.image_size >= 1, "a positive number of pixels")
         fits = self.attention_heads >= 1 and self.width % self.attention_heads == 0
         self._expect("attention_heads", fits, f"a divisor of the width, {self.width}")
@@ -178,6 +186,10 @@ class TrainConfig:
         if self.optimizer != "auto":
             return self.optimizer
         return "adamw" if self.model == "transformer" else "sgd"
+
+    def share_held_out(self, default: float) -> float:
+        """The share of the training set that is held out, with the default of the kind of data."""
+        return default if self.validation_fraction is None else self.validation_fraction
 
     def of_optimizer(self, name: Literal["lr", "weight_decay", "aux_lr_factor"]) -> float:
         """A value that depends on the optimizer where it is not given."""

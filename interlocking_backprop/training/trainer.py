@@ -24,6 +24,7 @@ from interlocking_backprop.runtime.process_groups import has_ranks
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.display import Display
+from interlocking_backprop.training.divergence import BadLoss, Diverged, first_bad_loss
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
 from interlocking_backprop.training.interruption import Interruption, Stopped, interruptible
 from interlocking_backprop.training.metrics_log import MetricsLog
@@ -33,6 +34,9 @@ from interlocking_backprop.training.scheme_plan import SchemePlan
 from interlocking_backprop.training.select_device import select_device
 from interlocking_backprop.training.stopwatch import Stopwatch
 from interlocking_backprop.training.tasks import Part, build_task
+
+# What rank 0 tells the others with a step, by the model's flag.
+_STOP, _DIVERGED = 1, 2
 
 
 @dataclass
@@ -104,10 +108,13 @@ class Trainer:
             self.model.to(self.device)
 
     def fit(self) -> ExitScores:
-        """Trains to the end and returns the test metrics of every exit, of the best checkpoint.
+        """Trains to the end and returns the metrics of every exit, of the best checkpoint.
+
+        They are of the test set, or of the validation set if the configuration says that there is to be no test.
 
         Raises:
             Stopped: after Ctrl-C; the run can be resumed.
+            Diverged: if a training loss is not finite.
             ValueError: if the run's folder does not fit.
         """
         config = self.config
@@ -127,8 +134,9 @@ class Trainer:
                 self._epoch(run, log, display, interruption)
             if self.model.gather(run.checkpoints.has("best"))[0]:
                 self.load(run, "best", weights_only=True)
-            scores = self.evaluate("test")
-            log.write("test", self.progress.step, exits=scores)
+            scores = self.evaluate("test" if config.test else "validation")
+            if config.test:
+                log.write("test", self.progress.step, exits=scores)
         self.model.shutdown()
         return scores
 
@@ -164,11 +172,11 @@ class Trainer:
         losses: list[Tensor] = []
         for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
             lr = model.get_lr()
-            model.flag = int(interruption.requested)  # all ranks learn rank 0's in this step
-            with self._autocast():
+            model.flag = reports.flag(interruption)  # all ranks learn rank 0's in this step
+            with self.autocast():
                 loss = model.training_step(inputs, targets).result()
             if model.n_ranks == 1:
-                model.flag = int(interruption.requested)
+                model.flag = reports.flag(interruption)
             if loss is not None:
                 losses.append(loss)
             if not self.scheduler.is_per_epoch:
@@ -226,7 +234,12 @@ class Trainer:
         )
         return (batch for batch, _ in zip(loader, range(n), strict=False))
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def first_batch(self) -> tuple[Any, Any]:
+        """The inputs and targets of the first training step."""
+        return next(iter(self._batches(self.task.train, shuffle=True)))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of training steps."""
         if self.config.autocast == "none":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -239,21 +252,33 @@ class _Reports:
         self._trainer, self._log, self._display, self._epoch = trainer, log, display, epoch
         self._runtime = trainer.model.runtime
         self._pending: list[tuple[int, float, float]] = []  # steps, their learning rates, and samples per second
+        self._bad: BadLoss | None = None
+
+    def flag(self, interruption: Interruption) -> int:
+        """What the other ranks have to know."""
+        return _DIVERGED if self._bad is not None else _STOP if interruption.requested else 0
 
     def add(self, losses: list[Tensor], lr: float, rate: float) -> None:
         """Says what this rank knows of the steps since the last report."""
-        mean = torch.stack(losses).double().mean().item() if losses else None
+        values = torch.stack(losses).double().tolist() if losses else []
         exits = [None if loss is None else loss.item() for loss in self._trainer.model.exit_losses]
         step = self._trainer.progress.step
-        self._runtime.post(f"train/{step}", {"loss": mean, "n": len(losses), "exits": exits})
+        self._runtime.post(f"train/{step}", {"losses": values, "exits": exits})
         self._pending.append((step, lr, rate))
         self._write()
 
     def finish(self) -> None:
-        """Waits until everything that was said has been written, on all ranks."""
-        self._trainer.model.gather(None)
+        """Waits until everything that was said has been written, on all ranks.
+
+        Raises:
+            Diverged: if there was a loss that is not finite.
+        """
+        trainer = self._trainer
+        trainer.model.gather(None)
         self._write()
-        self._trainer.progress.loss_sum = self._trainer.model.gather(self._trainer.progress.loss_sum)[0]
+        trainer.progress.loss_sum, bad = trainer.model.gather((trainer.progress.loss_sum, self._bad))[0]
+        if bad is not None:
+            raise Diverged(bad, trainer.config)
 
     def _write(self) -> None:
         if self._trainer.model.rank > 0:
@@ -267,8 +292,10 @@ class _Reports:
             final = parts[-1]
             columns = zip(*(part["exits"] for part in parts), strict=True)
             exits = [next((loss for loss in column if loss is not None), None) for column in columns]
-            self._trainer.progress.loss_sum += final["loss"] * final["n"]
-            self._display.step(self._epoch, step, final["loss"], rate)
+            loss = sum(losses := final["losses"]) / len(losses)
+            self._bad = self._bad or first_bad_loss(step, losses, exits)
+            self._trainer.progress.loss_sum += sum(losses)
+            self._display.step(self._epoch, step, loss, rate)
             self._log.write(
-                "train", step, epoch=self._epoch, loss=final["loss"], exit_losses=exits, lr=lr, samples_per_second=rate
+                "train", step, epoch=self._epoch, loss=loss, exit_losses=exits, lr=lr, samples_per_second=rate
             )

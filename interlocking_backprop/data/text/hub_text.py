@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interlocking_backprop.data.datasets_library import load_tables
 from interlocking_backprop.data.image_data import SPLIT_NAMES
 from interlocking_backprop.data.text.corpus import PARTS, Corpus, Documents, HeldOut
 
@@ -47,7 +48,7 @@ def hub_text(repository: str, held_out: HeldOut) -> Corpus:
     """
     name = f"hub:{repository}"
     tables: dict[str, datasets.Dataset] = {}
-    loaded = _load(name, repository)
+    loaded = load_tables(name, "put its text on disk (text:PATH)", repository)
     for part, names in SPLIT_NAMES.items():
         found = [loaded[n] for n in names if n in loaded and len(loaded[n])]
         if found:
@@ -78,22 +79,3 @@ def _rows(name: str, table: datasets.Dataset) -> Rows:
         raise ValueError(f"{name} has the columns {dict(table.features)}; expected one of strings, such as 'text'.")
     column = "text" if "text" in strings else strings[0]
     return Rows(name, table.select_columns([column]), column)
-
-
-def _load(name: str, repository: str) -> Mapping[str, datasets.Dataset]:
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(
-            f"{name} is read by the package `datasets`, which is not installed; "
-            "run `pip install 'interlocking-backprop[hub]'`."
-        ) from None
-    try:
-        loaded = datasets.load_dataset(repository)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        cause = f"{type(error).__name__}: {str(error).strip()}"
-        raise ValueError(
-            f"{name} cannot be loaded ({cause}). Check the name and, for a data set that is not in the local cache, "
-            "the network; or put its text on disk (text:PATH)."
-        ) from None
-    return dict(loaded)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from interlocking_backprop.checks import check_whole
 from interlocking_backprop.data.text.cache import cached
 from interlocking_backprop.data.text.corpus import Corpus, HeldOut, local_text, standard_library
 from interlocking_backprop.data.text.hub_text import hub_text
@@ -81,8 +82,7 @@ def load_text(
     Raises:
         ValueError: if the name is not known, an option is out of its range, or the text cannot be read.
     """
-    if isinstance(context, bool) or not isinstance(context, int) or context < 1:
-        raise ValueError(f"context is {context!r}; expected a whole number of at least 1.")
+    check_whole("context", context)
     parse_vocabulary(vocabulary)  # a bad one is to be found before the text is looked for
     corpus = _corpus(name, HeldOut(validation_fraction, test_fraction, seed))
     tokenizer, files = cached(corpus, vocabulary, Path(root).expanduser().resolve())

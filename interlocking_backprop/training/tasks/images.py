@@ -39,7 +39,7 @@ def image_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
     data = load_data(
         config.data_name,
         config.data_root,
-        validation_fraction=config.validation_fraction,
+        validation_fraction=config.share_held_out(0.1),
         augment=config.augment,
         image_size=config.image_size,
     )

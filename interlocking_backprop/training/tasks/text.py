@@ -9,11 +9,9 @@ import torch
 from interlocking_backprop.data.text import language_metrics, load_text, perplexity
 from interlocking_backprop.scheme import Scheme
 from interlocking_backprop.token_loss import TokenLoss
+from interlocking_backprop.trained import TOKENIZER_FILE, transformer_of
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.task import Metrics, Part, Task, needed_heads
-from interlocking_backprop.transformer_builder import transformer
-
-TOKENIZER_FILE = "tokenizer.json"
 
 
 def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
@@ -22,22 +20,15 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
     Raises:
         ValueError: if data or nets cannot be had as asked for.
     """
-    data = load_text(config.data_name, config.data_root, context=config.context, vocabulary=config.vocabulary)
-    torch.manual_seed(config.seed)
-    main_nets, heads = transformer(
-        data.vocabulary_size,
-        width=config.width,
-        depth=config.depth,
-        n_heads=config.attention_heads,
+    data = load_text(
+        config.data_name,
+        config.data_root,
         context=config.context,
-        dropout=config.dropout,
-        positions=config.positions,
-        blocks_per_component=(
-            config.components if config.blocks_per_component == "auto" else config.blocks_per_component
-        ),
-        aux_rank=config.aux_rank or None,
-        chunked_loss=config.chunked_loss,
+        vocabulary=config.vocabulary,
+        validation_fraction=config.share_held_out(0.05),
     )
+    torch.manual_seed(config.seed)
+    main_nets, heads = transformer_of(config, data.vocabulary_size)
 
     def metrics(part: Part) -> Metrics:
         split = data.validation if part == "validation" else data.test

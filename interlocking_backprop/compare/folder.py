@@ -1,0 +1,130 @@
+"""The folder of a comparison: one at a time works in it, and always with the same settings.
+
+comparison.json      settings, and what is known of the task
+runs/, tuning/       a folder for each run
+tuning.jsonl         the trials of each scheme, and which of them was chosen
+profiles.json        what a step costs here
+estimates.json       what it would take with a device per component
+report.html …        the report
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from interlocking_backprop.compare.config import CompareConfig
+from interlocking_backprop.files import write_text
+from interlocking_backprop.scheme_text import parse_scheme
+from interlocking_backprop.training.config import RESUMABLE_FIELDS
+
+# What may differ from one start to the next: the grid, and what changes no run.
+_FREE = RESUMABLE_FIELDS | {
+    "schemes",
+    "components",
+    "seeds",
+    "jobs",
+    "retry_failed",
+    "profile_steps",
+    "pipeline_microbatches",
+    "link_bandwidth",
+    "link_latency",
+}
+
+
+class ComparisonFolder:
+    """A comparison on disk.
+
+    Args:
+        config: of the comparison; its ``out`` is the folder.
+    """
+
+    def __init__(self, config: CompareConfig) -> None:
+        self.path = config.out.absolute()
+        self._config = config
+        self._file = self.path / "comparison.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps others out of the folder.
+
+        Raises:
+            ValueError: if another comparison is at work in it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise ValueError(f"--out is {self._config.out}; expected a folder that can be written ({error}).") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another comparison is at work in {self._config.out}; wait for it, or choose another --out."
+                ) from None
+            yield
+
+    def check_settings(self) -> None:
+        """Compares the settings with those that the comparison was begun with.
+
+        Raises:
+            ValueError: naming the first flag that differs.
+        """
+        before = self.read("comparison.json")
+        if before is None:
+            return
+        now = self._config.settings()
+        for name, value in before["settings"].items():
+            if name not in _FREE and now.get(name) != value:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is {now.get(name)}, but the comparison in {self._config.out} was "
+                    f"begun with {value}; leave the flag as it was, or choose another --out."
+                )
+        for scheme, matrix in self._matrices().items():
+            if before["matrices"].get(scheme, matrix) != matrix:
+                raise ValueError(
+                    f"scheme file {scheme} has changed since the comparison in {self._config.out} was begun; give the "
+                    "new matrix a name of its own, or choose another --out."
+                )
+
+    def facts(self) -> dict[str, Any] | None:
+        """What is known of the task, if it has been looked at for all numbers of components."""
+        before = self.read("comparison.json")
+        if before is None or not set(self._config.components) <= set(before["facts"]["components"]):
+            return None
+        facts: dict[str, Any] = before["facts"]
+        return facts
+
+    def begin(self, facts: dict[str, Any]) -> None:
+        """Writes down what the comparison is."""
+        before = self.read("comparison.json") or {"matrices": {}}
+        content = {
+            "settings": self._config.settings(),
+            "matrices": before["matrices"] | self._matrices(),
+            "facts": facts,
+        }
+        write_text(self._file, json.dumps(content, indent=1) + "\n")
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder; None if there is none.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read ({error}); remove it, or choose another --out.") from None
+
+    def _matrices(self) -> dict[str, Any]:
+        """The matrices of schemes that are files, which may change."""
+        parts = {part.rpartition(":")[0] or part for scheme in self._config.schemes for part in scheme.split(",")}
+        names = sorted(part for part in parts if part.endswith(".csv"))
+        return {name: parse_scheme(name, self._config.components[0]).matrix.tolist() for name in names}

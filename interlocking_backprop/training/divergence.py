@@ -1,0 +1,58 @@
+"""A loss that is not finite ends a run: nothing that comes after it can be trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from interlocking_backprop.training.config import TrainConfig
+
+
+class BadLoss(NamedTuple):
+    """A training loss that is not finite.
+
+    Attributes:
+        step: training steps taken, that of the loss included.
+        value: infinite or not a number.
+        exit: the component at whose exit it is; None for that of the network.
+    """
+
+    step: int
+    value: float
+    exit: int | None
+
+
+class Diverged(Exception):  # noqa: N818  (it says what happened)
+    """Training came to a loss that is not finite.
+
+    Args:
+        loss: the first one that was seen.
+        config: of the run.
+    """
+
+    def __init__(self, loss: BadLoss, config: TrainConfig) -> None:
+        where = "" if loss.exit is None else f" of exit {loss.exit}"
+        lr, norm = config.of_optimizer("lr"), config.max_grad_norm / 10 or 1
+        super().__init__(
+            f"training diverged: the loss{where} is {loss.value} at step {loss.step}; lower --lr (it is {lr:g}), or "
+            f"clip gradients, e.g. --max-grad-norm {norm:g}."
+        )
+        self.loss = loss
+
+
+def first_bad_loss(step: int, losses: Sequence[float], exits: Sequence[float | None]) -> BadLoss | None:
+    """The first loss that is not finite, if there is one.
+
+    Args:
+        step: the last one.
+        losses: of the network, in the steps up to it.
+        exits: of every exit, in the last step.
+    """
+    for n, value in enumerate(losses):
+        if not math.isfinite(value):
+            return BadLoss(step - len(losses) + 1 + n, value, None)
+    for i, loss in enumerate(exits):
+        if loss is not None and not math.isfinite(loss):
+            return BadLoss(step, loss, i)
+    return None

@@ -1,0 +1,305 @@
+"""The order on several ranks, as whole tables, and the step times that section 1 of docs/design.md promises.
+
+In the tables ``F I W B L U`` stand for a rank's own component where it has one alone, messages are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import interlocking_backprop as ib
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.list_scheduling import RULES, Rule, balanced_placement, list_schedule
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.simulate import simulate
+from interlocking_backprop.schedule.validate import split_components
+from interlocking_backprop.streams import Workload
+
+JOINT = [rule for rule in RULES if not rule.split]
+SPLIT = [rule for rule in RULES if rule.split]
+
+
+def scheduled(scheme: ib.Scheme, m: int, ranks: int | None = None, **options) -> Schedule:
+    k = scheme.n_components
+    return list_schedule(Workload.of(scheme), m, balanced_placement(k, ranks or k), **options)
+
+
+def table(schedule: Schedule) -> list[str]:
+    """A line for each rank."""
+    return [" ".join(map(str, actions)) for actions in schedule.actions]
+
+
+def units(scheme: ib.Scheme, m: int, **options) -> float:
+    """The step time per micro-batch."""
+    schedule = scheduled(scheme, m, **options)
+    costs = options.get("costs") or ib.Costs.uniform(scheme.n_components, split_weight=1.0)
+    return simulate(schedule, costs, timeline_steps=0).step_time / m
+
+
+def test_pairwise_with_one_micro_batch():
+    assert table(scheduled(ib.pairwise(3), 1)) == [
+        "0F0 0SEND_F0 0RECV_B0 0W0 0U",
+        "1RECV_F0 1F0 1SEND_F0 1L0 1I0 1SEND_B0 1RECV_B0 1W0 1U",
+        "2RECV_F0 2F0 2L0 2I0 2SEND_B0 2W0 2U",
+    ]
+
+
+def test_local():
+    """Nothing comes back, so every rank does all of a micro-batch at once and keeps a single graph."""
+    assert table(scheduled(ib.local(3), 2)) == [
+        "0F0 0SEND_F0 0L0 0W0 0F1 0SEND_F1 0L1 0W1 0U",
+        "1RECV_F0 1F0 1SEND_F0 1L0 1W0 1RECV_F1 1F1 1SEND_F1 1L1 1W1 1U",
+        "2RECV_F0 2F0 2L0 2W0 2RECV_F1 2F1 2L1 2W1 2U",
+    ]
+
+
+def test_3wise():
+    """Both forward passes first, then the credit of others, the weight gradients as filler; streams behind dots."""
+    assert table(scheduled(ib.nwise(4, 3), 2)) == [
+        "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0W0 0RECV_B1 0W1 0U",
+        "1RECV_F0 1F0 1SEND_F0 1RECV_F1 1F1 1SEND_F1 1RECV_B0 1I0 1SEND_B0 1RECV_B1 1I1 1SEND_B1 "
+        "1RECV_B0.1 1W0 1RECV_B1.1 1W1 1U",
+        "2RECV_F0 2F0 2SEND_F0 2L0 2RECV_F1 2F1 2SEND_F1 2L1 2I0 2SEND_B0 2I1 2SEND_B1 "
+        "2RECV_B0 2I0.1 2SEND_B0.1 2RECV_B1 2I1.1 2SEND_B1.1 2W0 2W1 2U",
+        "3RECV_F0 3F0 3L0 3RECV_F1 3F1 3L1 3I0 3SEND_B0 3I1 3SEND_B1 3W0 3W1 3U",
+    ]
+
+
+def test_e2e_with_joint_passes():
+    assert table(scheduled(ib.e2e(2), 2, rules=JOINT)) == [
+        "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0W0 0RECV_B1 0W1 0U",
+        "1RECV_F0 1F0 1L0 1RECV_F1 1F1 1L1 1B0 1SEND_B0 1B1 1SEND_B1 1U",
+    ]
+
+
+def test_e2e_with_split_passes():
+    """The input gradients go out before the weight gradients are computed: 7 units in place of 9."""
+    joint, split = (scheduled(ib.e2e(2), 2, rules=rules) for rules in (JOINT, SPLIT))
+    assert table(split) == [
+        "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0W0 0RECV_B1 0W1 0U",
+        "1RECV_F0 1F0 1L0 1I0 1SEND_B0 1RECV_F1 1F1 1L1 1I1 1SEND_B1 1W0 1W1 1U",
+    ]
+    costs = ib.Costs.uniform(2, split_weight=1.0)
+    assert (simulate(joint, costs).step_time, simulate(split, costs).step_time) == (9, 7)
+    assert scheduled(ib.e2e(2), 2) == split  # the better one is what a user gets
+
+
+def test_four_components_on_two_ranks():
+    """Neighbours on a rank hand over without a message, and the upper one's backward passes go first."""
+    assert table(scheduled(ib.pairwise(4), 1, ranks=2)) == [
+        "0F0 1F0 1SEND_F0 1L0 1I0 0W0 1RECV_B0 1W0 1U 0U",
+        "2RECV_F0 2F0 2L0 3F0 3L0 2I0 2SEND_B0 3B0 2W0 3U 2U",
+    ]
+    assert table(scheduled(ib.e2e(4), 2, ranks=2)) == [
+        "0F0 1F0 1SEND_F0 0F1 1F1 1SEND_F1 1RECV_B0 1I0 1W0 0W0 1RECV_B1 1I1 1W1 0W1 1U 0U",
+        "2RECV_F0 2F0 3F0 3L0 3I0 2I0 2SEND_B0 2RECV_F1 2F1 3F1 3L1 3I1 2I1 2SEND_B1 3W0 2W0 3W1 2W1 3U 2U",
+    ]
+
+
+def test_all_components_on_one_rank_need_no_messages():
+    schedule = scheduled(ib.pairwise(3), 2, ranks=1)
+    assert not any(action.kind.is_communication for _, action in schedule)
+    assert units(ib.pairwise(3), 2, ranks=1) == 3 + 4 + 3
+
+
+# N and K, less N = K, which is e2e.
+N_AND_K = [(n, k) for n in (1, 2, 3, 4) for k in (4, 8, 16) if n < k]
+
+
+class TestLimits:
+    """Units per micro-batch of N-wise; from K = N + 1 on they do not depend on K."""
+
+    @pytest.mark.parametrize(("n", "k"), N_AND_K)
+    def test_two_micro_batches_take_n_plus_2(self, n, k):
+        assert units(ib.nwise(k, n), 2) == n + 2
+
+    @pytest.mark.parametrize(("n", "k"), N_AND_K)
+    def test_one_micro_batch_takes_2n_plus_1(self, n, k):
+        """The loop of a component's output, up N - 1 components and back, binds."""
+        assert units(ib.nwise(k, n), 1) == 2 * n + 1
+
+    @pytest.mark.parametrize(("n", "k"), N_AND_K)
+    def test_without_the_split_the_last_components_hold_up_the_rest(self, n, k):
+        assert units(ib.nwise(k, n), 1, rules=JOINT) == 3 * n
+        if n > 1:
+            assert units(ib.nwise(k, n), 2, rules=JOINT) == 3 * (n + 1) / 2
+
+    @pytest.mark.parametrize(("n", "k"), [(n, k) for n, k in N_AND_K if k >= 2 * n - 1])
+    def test_no_rank_with_n_minus_1_others_below_and_above_is_ever_idle(self, n, k):
+        simulation = simulate(scheduled(ib.nwise(k, n), 2), ib.Costs.uniform(k, split_weight=1.0))
+        assert simulation.step_time == simulation.limit
+        assert simulation.utilization[n - 1 : k - n + 1] == (1.0,) * (k - 2 * n + 2)
+
+
+def test_the_limit_does_not_grow_with_the_depth():
+    assert units(ib.pairwise(64), 2) == 4
+    assert units(ib.nwise(64, 3), 2) == 5
+
+
+@pytest.mark.parametrize(("k", "m"), [(2, 1), (4, 4), (8, 8), (4, 8), (8, 2)])
+def test_e2e_by_1f1b(k, m):
+    """Backward first, whole joint passes and as few graphs as 1F1B: its time, and its memory."""
+    one_f_one_b = [Rule("LIWFU", by_microbatch=False, split=False, window=1)]
+    schedule = scheduled(ib.e2e(k), m, rules=one_f_one_b)
+    simulation = simulate(schedule, ib.Costs.uniform(k))
+    assert simulation.step_time == 3 * (m + k - 1)
+    assert max(simulation.peak_graphs) <= min(k, m)
+
+
+@pytest.mark.parametrize(("k", "m"), [(4, 4), (8, 8)])
+def test_split_passes_make_e2e_faster_than_1f1b(k, m):
+    assert units(ib.e2e(k), m) < 3 * (m + k - 1) / m
+    assert units(ib.e2e(k), m, rules=JOINT) <= 3 * (m + k - 1) / m
+
+
+def test_the_order_follows_the_costs():
+    """A slow component in the middle: all others have slack, and it is never idle."""
+    costs = ib.Costs([ib.ComponentCosts(f, 0, f, 2 * f, 2 * f, split_weight=f) for f in (1.0, 1.0, 1.5, 1.0, 1.0)])
+    schedule = scheduled(ib.pairwise(5), 4, costs=costs)
+    simulation = simulate(schedule, costs)
+    assert simulation.busy == (12, 16, 24, 16, 12)
+    assert simulation.step_time == 24
+
+
+def test_of_equally_fast_orders_the_leanest_is_kept():
+    for scheme, peak in ((ib.local(8), 1), (ib.pairwise(8), 2), (ib.nwise(8, 3), 3)):
+        schedule = scheduled(scheme, 8)
+        assert max(simulate(schedule, ib.Costs.uniform(8, split_weight=1.0)).peak_graphs) == peak
+
+
+@pytest.mark.parametrize("bound", [4, 5, 6, 8])
+def test_max_graphs_bounds_what_is_alive(bound):
+    schedule = scheduled(ib.e2e(4), 8, max_graphs=bound)
+    assert max(simulate(schedule, ib.Costs.uniform(4, split_weight=1.0)).peak_graphs) <= bound
+
+
+def test_more_graphs_make_e2e_faster():
+    times = [units(ib.e2e(4), 8, max_graphs=bound) for bound in (4, 8)]
+    assert times[0] > times[1]
+
+
+def test_a_bound_that_no_order_keeps_is_an_error_with_the_remedy():
+    with pytest.raises(ValueError, match="max_graphs") as error:
+        scheduled(ib.e2e(4), 8, max_graphs=3)
+    assert str(error.value) == (
+        "max_graphs is 3, but scheme 'e2e' with 8 micro-batches keeps at least 4 graphs alive on a rank; allow so "
+        "many, or use a shorter horizon."
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_components", "n_ranks", "expected"),
+    [(4, 4, (0, 1, 2, 3)), (4, 2, (0, 0, 1, 1)), (5, 1, (0,) * 5), (3, 3, (0, 1, 2))],
+)
+def test_neighbours_share_a_rank(n_components, n_ranks, expected):
+    assert balanced_placement(n_components, n_ranks) == expected
+
+
+def test_a_placement_evens_out_what_components_cost():
+    costs = ib.Costs([ib.ComponentCosts(f, 0, f, 2 * f, 2 * f) for f in (4.0, 1.0, 1.0, 1.0, 1.0)])
+    assert balanced_placement(5, 2, costs) == (0, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("n_ranks", [0, 4])
+def test_more_ranks_than_components_are_an_error(n_ranks):
+    with pytest.raises(ValueError, match=f"{n_ranks} ranks for 3 components; expected at most one rank for each"):
+        balanced_placement(3, n_ranks)
+
+
+@st.composite
+def problems(draw):
+    """A scheme, M, a placement, and costs with messages that take time."""
+    k = draw(st.integers(1, 5))
+    coefficient = st.sampled_from([0, 0, 1, 1, -2, 0.5])
+    scheme = ib.Scheme([[draw(coefficient) if j >= i else 0 for j in range(k)] for i in range(k)])
+    cuts = draw(st.lists(st.booleans(), min_size=k - 1, max_size=k - 1))
+    placement = tuple(sum(cuts[:i]) for i in range(k))
+    time = st.sampled_from([0.0, 0.5, 1.0, 3.0])
+    components = [
+        ib.ComponentCosts(1.0, *(draw(time) for _ in range(5)), split_weight=draw(time), output_bytes=draw(time))
+        for _ in range(k)
+    ]
+    costs = ib.Costs(components, latency=draw(time), bandwidth=draw(st.sampled_from([1.0, float("inf")])))
+    ties = draw(st.sampled_from([(), (), ((0, k - 1),)])) if k > 1 else ()
+    return Workload.of(scheme, ties=ties), draw(st.integers(1, 3)), placement, costs
+
+
+def owed(schedule: Schedule) -> Counter[Action]:
+    """What the scheme demands, spelled out independently of the code that schedules."""
+    workload, placement = schedule.workload, schedule.placement
+    found: Counter[Action] = Counter()
+    for i, work in enumerate(workload.components):
+        up = i + 1 < workload.n_components and placement[i] != placement[i + 1]
+        down = i > 0 and placement[i] != placement[i - 1]
+        for m in range(schedule.n_microbatches):
+            found[Action(i, Kind.FORWARD, m)] += 1
+            found[Action(i, Kind.LOSS, m)] += work.computes_loss
+            own = work.weight_pass
+            for p in work.passes:
+                is_whole = p.kind == "B" and i not in split_components(schedule)
+                if p.stream is not None:
+                    found[Action(i, Kind.FULL_BACKWARD if is_whole else Kind.BACKWARD_INPUT, m, p.stream)] += 1
+                if p is own and not is_whole:
+                    found[Action(i, Kind.BACKWARD_WEIGHT, m)] += 1
+            found[Action(i, Kind.SEND_F, m)] += up
+            found[Action(i, Kind.RECV_F, m)] += down
+            for s in range(len(work.streams)):
+                found[Action(i, Kind.SEND_B, m, s)] += down
+            for s in range(len(workload.components[i + 1].streams) if up else 0):
+                found[Action(i, Kind.RECV_B, m, s)] += 1
+        shares = any(i in tie for tie in workload.ties)
+        found[Action(i, Kind.REDUCE_GRAD)] += shares and bool(workload.scheme.matrix[i].any())
+        found[Action(i, Kind.UPDATE)] += work.updates
+    return +found
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_any_problem_gets_a_valid_order_of_exactly_what_is_owed(problem):
+    workload, m, placement, costs = problem
+    schedule = list_schedule(workload, m, placement, costs)
+    ib.validate(schedule)
+    assert Counter(action for _, action in schedule) == owed(schedule)
+    assert simulate(schedule, costs).step_time >= simulate(schedule, costs).limit * (1 - 1e-9)
+    assert list_schedule(workload, m, placement, costs) == schedule
+
+
+def test_every_rule_leads_to_a_valid_order():
+    workload = Workload.of(ib.nwise(5, 3, "sum"))
+    for rule in RULES:
+        ib.validate(list_schedule(workload, 4, (0, 0, 1, 2, 3), rules=[rule]))
+
+
+def test_every_process_finds_the_same_order():
+    """Ranks find it each for itself; nothing in it may hang on the hashes of strings, which differ by process."""
+    code = (
+        "import interlocking_backprop as ib\n"
+        "workload = ib.Workload.of(ib.nwise(6, 3, 'sum'))\n"
+        "print(ib.list_schedule(workload, 3, range(6)).to_csv(), end='')"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    assert run.stdout == scheduled(ib.nwise(6, 3, "sum"), 3).to_csv()
+
+
+def test_gradients_of_shared_weights_are_exchanged_before_the_update():
+    """Components 0 and 2 share weights: a gradient goes out when it is complete, and both updates wait for both."""
+    workload = Workload.of(ib.local(3), ties=((0, 2),))
+    schedule = list_schedule(workload, 2, range(3))
+    assert table(schedule) == [
+        "0F0 0SEND_F0 0L0 0W0 0F1 0SEND_F1 0L1 0W1 0REDUCE_GRAD 0U",
+        "1RECV_F0 1F0 1SEND_F0 1L0 1W0 1RECV_F1 1F1 1SEND_F1 1L1 1W1 1U",
+        "2RECV_F0 2F0 2L0 2W0 2RECV_F1 2F1 2L1 2W1 2REDUCE_GRAD 2U",
+    ]
+    ib.validate(schedule)
+    text = "\n".join(table(schedule)).replace(" ", ",")
+    too_early = schedule.with_order(text.replace("0REDUCE_GRAD,0U", "0U,0REDUCE_GRAD"))
+    with pytest.raises(ib.ScheduleError, match="0U waits for ever for 0REDUCE_GRAD"):
+        ib.validate(too_early)
