@@ -93,6 +93,7 @@ class Comparer:
             tuning = Tuning(config, self._places.threads, facts["metric"], maximize=facts["maximize"])
             self._train("trials", tuning.trials, facts["metric"], interruption)
             chosen = tuning.choose()
+            self._problems += tuning.problems
         runs = grid(config, self._places.threads, chosen)
         self._train("runs", runs, facts["metric"], interruption)
         measurements = Measurements(config, self._folder, self._places.threads, self._places.devices[0])

@@ -22,10 +22,14 @@ class Tuning:
         threads: of each trial.
         metric: by which they are judged.
         maximize: whether more of it is better.
+
+    Attributes:
+        problems: a line for each trial that failed. To diverge is no failure: trials are there to find that out.
     """
 
     def __init__(self, config: CompareConfig, threads: int, metric: str, *, maximize: bool) -> None:
         self._config, self._threads, self._metric, self._maximize = config, threads, metric, maximize
+        self.problems: list[str] = []
         self._root = config.out.absolute()
         self._of = {(scheme, k): self._trials(scheme, k) for k in config.components for scheme in config.schemes}
 
@@ -43,6 +47,7 @@ class Tuning:
         rows: list[dict[str, Any]] = []
         for key, trials in self._of.items():
             results = [(trial, trial.result(self._metric)) for trial in trials]
+            self.problems += [f"trial {t.name} failed: {r.reason}" for t, r in results if r.status == "failed"]
             best, result = min(results, key=lambda pair: self._badness(pair[1]))
             chosen[key] = {"lr": result.lr, "aux_lr_factor": result.aux_lr_factor}
             rows += [self._row(r, trial.config.epochs, is_chosen=trial is best) for trial, r in results]

@@ -13,6 +13,7 @@ from interlocking_backprop.compare.folder import ComparisonFolder
 from interlocking_backprop.compare.runs import grid
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import NET, compare, results, rows
+from tests.data_text.made import write_texts
 
 FLAGS = ["--schemes", "e2e,pairwise", "local:1,e2e", "--components", "2", "--seeds", "2", "--epochs", "2"]
 
@@ -124,8 +125,19 @@ def test_one_comparison_at_a_time_is_at_work_in_a_folder(tmp_path):
 
 def test_all_schemes_start_from_the_same_weights_and_see_the_same_data(tmp_path):
     """With heads or without, for images and for text."""
-    (tmp_path / "text.txt").write_text("all that is needed is a few words, again and again. " * 300)
-    text = ["--data", f"text:{tmp_path / 'text.txt'}", "--width", "8", "--attention-heads", "2", "--context", "16"]
+    write_texts(tmp_path / "texts")
+    text = [
+        "--data",
+        f"text:{tmp_path / 'texts'}",
+        "--data-root",
+        str(tmp_path / "data"),
+        "--width",
+        "8",
+        "--attention-heads",
+        "2",
+        "--context",
+        "16",
+    ]
     for flags in ([*NET], ["--model", "transformer", *text, "--depth", "3", "--batch-size", "4", "--device", "cpu"]):
         config = read_config([*flags, "--components", "3", "--seeds", "2", "--out", str(tmp_path / "out")])
         firsts: dict[int, Trainer] = {}

@@ -66,3 +66,14 @@ def test_without_a_test_the_test_set_is_not_read(tmp_path):
         else:
             scores = trainer.fit()
             assert scores == trainer.evaluate("validation")
+
+
+def test_trials_that_diverge_are_passed_over(tmp_path):
+    out = tmp_path / "out"
+    flags = ["--schemes", "local", "--components", "2", "--seeds", "1", "--max-steps", "4", "--warmup-epochs", "0"]
+    assert compare(out, *flags, "--tune-lr", "1e30,0.1") == 0
+    assert [(t["lr"], t["status"], t["chosen"]) for t in rows(out / "tuning.jsonl")] == [
+        (1e30, "diverged", False),
+        (0.1, "finished", True),
+    ]
+    assert rows(out / "runs.jsonl")[0]["lr"] == 0.1
