@@ -16,7 +16,7 @@ from interlocking_backprop.runtime.graph import Gradient, Graph, loss_backward
 from interlocking_backprop.runtime.randomness import preserved, seed_device
 from interlocking_backprop.runtime.shared_gradients import SharedGradients, SharedTransport
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.streams import ComponentWork, Pass, Workload
 from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device, versions
 
@@ -111,6 +111,7 @@ class Executor:
         self.current: Action | None = None
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
+        self._last_uses = _last_uses(actions, self._work)
         # What is at hand, by component and micro-batch: inputs, graphs, targets of losses to come, credit from above.
         self._packets: dict[tuple[int, int], Packet] = {}
         self._graphs: dict[tuple[int, int], Graph] = {}
@@ -198,12 +199,16 @@ class Executor:
 
     def _backward(self, action: Action, step: Step) -> None:
         i, m = _place(action)
-        work, graph = self._work[i], self._graphs[i, m]
-        done = work.weight_pass if action.stream is None else work.input_pass(action.stream)
-        assert done is not None
+        graph = self._graphs[i, m]
+        done = _pass_of(action, self._work[i])
         # A joint pass may be carried out in two: its I, then its W.
         splits = done.kind == "B" and action.kind is not Kind.FULL_BACKWARD
         gradient = graph.gradient(done.source, self._credit[i + 1, m])
+        for stream in self._last_uses[action]:
+            if stream == _OWN_LOSS:
+                graph.loss_gradient = []
+            else:
+                del self._credit[i + 1, m][stream]
         parameters = self._components[i].main_parameters()
         input_gradient = graph.backward(action.kind, gradient, parameters, splits=splits)
         if action.stream is not None:
@@ -237,10 +242,33 @@ class Executor:
         self._credit[i + 1, m][action.stream] = self._transport.receive_gradient(i, m, action.stream, like)
 
     def _retire(self, i: int, m: int) -> None:
-        """Lets go of a graph that has served everybody, and of the credit that it used."""
+        """Lets go of a graph that has served everybody."""
         if self._graphs[i, m].is_used_up and (i, m) not in self._losses_due:
             del self._graphs[i, m]
-            self._credit.pop((i + 1, m), None)
+
+
+# In the place of a stream: the gradient of the component's own loss.
+_OWN_LOSS = -1
+
+
+def _last_uses(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:
+    """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
+    last: dict[Action, list[int]] = {}
+    used: set[tuple[int, int, int]] = set()
+    for action in reversed(actions):
+        if action.kind in PASSES:
+            i, m = _place(action)
+            source = _pass_of(action, work[i]).source
+            needed = [stream for stream, _ in source.streams] + ([_OWN_LOSS] if source.loss else [])
+            last[action] = [stream for stream in needed if (i, m, stream) not in used]
+            used.update((i, m, stream) for stream in needed)
+    return last
+
+
+def _pass_of(action: Action, work: ComponentWork) -> Pass:
+    found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
+    assert found is not None
+    return found
 
 
 def _place(action: Action) -> tuple[int, int]:
