@@ -104,11 +104,7 @@ class CostModel:
         size = -(-self.batch_size // m)
         inputs, targets = (map_tensors(lambda t: t[:size], part) for part in self._batch)
         with trainer.autocast():
-            costs = trainer.model.measure_costs(inputs, targets, self._repeats)
-        # The W that follows an I of the same pass does the rest of it (runtime/split_backward.py).
-        return [
-            dataclasses.replace(c, split_weight=max(c.full_backward - c.backward_input, 0.0)) for c in costs.components
-        ]
+            return list(trainer.model.measure_costs(inputs, targets, self._repeats).components)
 
 
 def estimate(

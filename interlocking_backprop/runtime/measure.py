@@ -13,6 +13,7 @@ from torch import Tensor
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.randomness import preserved
+from interlocking_backprop.runtime.split_backward import SplitBackward
 from interlocking_backprop.schedule.costs import ComponentCosts, Costs
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
 
@@ -97,6 +98,11 @@ class _ComponentTimer:
         times["backward_input"] = backward(leaves)
         times["backward_weight"] = backward(list(parameters))
         times["full_backward"] = backward(list(parameters), leaves)
+        times["split_weight"] = times["backward_weight"]
+        if outputs and parameters and leaves:
+            halves = SplitBackward(outputs, leaves, parameters)
+            halves.inputs(gradients)
+            times["split_weight"] = self._timed(lambda: halves.weights(keep_graph=True))
         for p in (*parameters, *component.aux_parameters()):
             p.grad = torch.zeros_like(p)
         times["update"] = self._timed(component.update)

@@ -92,11 +92,13 @@ class TrainConfig:
     """Parts into which each batch is cut."""
 
     optimizer: Literal["auto", "sgd", "adamw"] = "auto"
-    """SGD with Nesterov momentum, or AdamW; auto takes SGD for ResNets and AdamW for Transformers."""
+    """SGD with momentum, or AdamW; auto takes SGD for ResNets and AdamW for Transformers."""
     lr: float | None = None
     """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW."""
     momentum: float = 0.9
     """Of SGD."""
+    nesterov: bool = True
+    """Whether SGD's momentum is Nesterov's."""
     weight_decay: float | None = None
     """By default 0.0005 with SGD, 0.1 with AdamW. Biases and normalisation weights have none."""
     aux_lr_factor: float | None = None

@@ -30,7 +30,7 @@ class OptimizerOf:
         groups = [group for group in groups if group["params"]]
         if config.optimizer_name == "adamw":
             return AdamW(groups, lr=lr, betas=(0.9, 0.95))
-        return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0)
 
 
 @dataclass(frozen=True)
