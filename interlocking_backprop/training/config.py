@@ -104,6 +104,8 @@ class TrainConfig:
     aux_lr_factor: float | None = None
     """Multiplies the learning rate of the auxiliary heads; by default 1 with SGD, 5 with AdamW, under which heads need
     more than the rest."""
+    head_lr_factor: float = 1.0
+    """Multiplies the learning rate of the network's own head, its last layer, for comparisons on equal terms."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"
     """After the warm-up: cosine to zero, steps at the milestones, constant, or lower on a plateau of the validation
     score."""
@@ -155,7 +157,7 @@ class TrainConfig:
         for name in ("warmup_epochs", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
             self._expect(name, value is None or 0 <= value < math.inf, "a number of at least 0")
-        for name in ("lr", "aux_lr_factor", "gamma", "timeout"):
+        for name in ("lr", "aux_lr_factor", "head_lr_factor", "gamma", "timeout"):
             value = getattr(self, name)
             self._expect(name, value is None or 0 < value < math.inf, "a positive number")
         for name in ("momentum", "dropout"):
@@ -165,6 +167,8 @@ class TrainConfig:
         self._expect("image_size", self.image_size is None or self.image_size >= 1, "a positive number of pixels")
         fits = self.attention_heads >= 1 and self.width % self.attention_heads == 0
         self._expect("attention_heads", fits, f"a divisor of the width, {self.width}")
+        fits = self.head_lr_factor == 1 or not self.tied
+        self._expect("head_lr_factor", fits, "1 with --tied, as the head is the embedding then")
         ascending = list(self.milestones) == sorted(self.milestones) and all(m >= 1 for m in self.milestones)
         self._expect("milestones", ascending, "ascending epochs")
         fits = len(self.devices) in (0, self.components)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -15,17 +16,29 @@ from interlocking_backprop.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class OptimizerOf:
-    """Constructs the optimizer of a component or a head."""
+    """Constructs the optimizer of a component or a head.
+
+    Attributes:
+        config: says which.
+        own_head: the network's own, in the last component.
+    """
 
     config: TrainConfig
+    own_head: nn.Module
 
     def __call__(self, parameters: Iterable[Parameter]) -> Optimizer:
         """Weight decay is for matrices and kernels; biases and normalisation weights go without."""
         parameters, config = list(parameters), self.config
         lr, weight_decay = config.of_optimizer("lr"), config.of_optimizer("weight_decay")
+        is_own_head = dict.fromkeys(parameters, False) | dict.fromkeys(self.own_head.parameters(), True)
         groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+            {
+                "params": [p for p in parameters if (p.dim() > 1) is decays and is_own_head[p] is of_own_head],
+                "weight_decay": weight_decay if decays else 0.0,
+                "lr": lr * config.head_lr_factor if of_own_head else lr,
+            }
+            for of_own_head in (False, True)
+            for decays in (True, False)
         ]
         groups = [group for group in groups if group["params"]]
         if config.optimizer_name == "adamw":

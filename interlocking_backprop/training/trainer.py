@@ -86,7 +86,7 @@ class Trainer:
             self.task.main_nets,
             self.task.aux_nets,
             self.plan.at(0),
-            OptimizerOf(config),
+            OptimizerOf(config, self.task.own_head),
             self.task.loss_function,
             self.scheduler,
             n_microbatches=config.microbatches,

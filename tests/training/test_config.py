@@ -12,6 +12,7 @@ from interlocking_backprop.arguments import parse
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.optimization import SchedulerOf
 from interlocking_backprop.training.scheme_plan import SchemePlan
+from interlocking_backprop.training.trainer import Trainer
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,19 @@ def test_learning_rate_schedules():
     assert cosine[:3] == [0.5, 1.0, 1.0]
     assert cosine == sorted(cosine[:2]) + sorted(cosine[2:], reverse=True)
     assert cosine[-1] < 0.05
+
+
+def test_the_own_head_has_a_learning_rate_of_its_own():
+    config = TrainConfig(head_lr_factor=30, lr=0.5, components=2, architecture="4,2", threads=1)
+    model = Trainer(config).model
+    rates = {
+        name: group["lr"]
+        for optimizer in model.components[1].optimizers
+        for group in optimizer.param_groups
+        for name, p in model.components[1].main_net.named_parameters()
+        if any(p is other for other in group["params"])
+    }
+    assert {name: rate for name, rate in rates.items() if rate == 15} == {"head.fc.weight": 15, "head.fc.bias": 15}
+    assert len(rates) == len(list(model.components[1].main_net.parameters()))
+    with pytest.raises(ValueError, match="--head-lr-factor is 2; expected 1 with --tied"):
+        TrainConfig(model="transformer", tied=True, head_lr_factor=2)

@@ -49,6 +49,11 @@ class Task:
     maximize: bool
     files: dict[str, str]
 
+    @property
+    def own_head(self) -> nn.Module:
+        """The network's own head: its last block that has parameters."""
+        return [block for block in self.main_nets[-1].children() if any(True for _ in block.parameters())][-1]
+
     def part(self, name: Part) -> Any:
         """A part of the data."""
         return self.validation if name == "validation" else self.test
