@@ -111,7 +111,7 @@ def test_the_own_head_has_a_learning_rate_of_its_own():
     config = TrainConfig(head_lr_factor=30, lr=0.5, components=2, architecture="4,2", threads=1)
     model = Trainer(config).model
     rates = {
-        name: group["lr"]
+        name: group["initial_lr"]
         for optimizer in model.components[1].optimizers
         for group in optimizer.param_groups
         for name, p in model.components[1].main_net.named_parameters()
