@@ -144,7 +144,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--aux_lr_factor", type=float, default=5.0, help="the heads' learning rate, in units of --lr")
+    parser.add_argument("--aux_lr_factor", type=float, default=30.0, help="the heads' learning rate, in units of --lr")
     parser.add_argument("--report_every", type=int, default=100, help="steps between two reports")
     parser.add_argument("--validation_batches", type=int, default=20, help="of the text that is held out")
     parser.add_argument("--prompt", default="def ", help="what the sample at the end begins with")
