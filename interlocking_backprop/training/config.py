@@ -110,7 +110,7 @@ class TrainConfig:
     """After the warm-up: cosine to zero, steps at the milestones, constant, or lower on a plateau of the validation
     score."""
     warmup_epochs: float = 0.5
-    """Epochs over which the learning rate rises linearly; 0 for none."""
+    """Epochs over which the learning rate rises linearly; 0 for none. A plateau schedule has none."""
     milestones: tuple[int, ...] = (91, 136, 182)
     """Epochs after which multistep multiplies the learning rate by gamma."""
     gamma: float = 0.1
