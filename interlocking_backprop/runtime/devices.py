@@ -17,9 +17,10 @@ def local_devices(n_components: int) -> list[torch.device]:
     n = torch.accelerator.device_count() if accelerator is not None else 0
     if accelerator is None or n < n_components:
         example = accelerator.type + ":0" if accelerator is not None else "cpu"
+        fewer = f"cut the network into at most {n} components, " if n else ""
         raise ValueError(
-            f"{n_components} components and {n} accelerators in this machine; cut the network into at most {n} "
-            f'components, give devices that repeat (devices=["{example}"] * {n_components}), or start a process per '
+            f"{n_components} components and {n} accelerators in this machine; {fewer}"
+            f'give devices that repeat (devices=["{example}"] * {n_components}), or start a process per '
             "device with torchrun."
         )
     return [torch.device(accelerator.type, i) for i in range(n_components)]
