@@ -103,7 +103,7 @@ class Watchdog:
         if self._rank == 0 and self.failure is None:
             time.sleep(0.2)  # it serves the store, from which the others are about to read the same
 
-    def wait_for_cause(self, seconds: float = 2.0) -> str | None:
+    def wait_for_cause(self, seconds: float = 1.0) -> str | None:
         """The failure, if somebody reports one soon."""
         end = time.monotonic() + seconds
         while self.failure is None and time.monotonic() < end:
@@ -185,8 +185,9 @@ class Watchdog:
         if number is None:
             return
         # Another rank may have failed, and torchrun be ending this one for it: the cause is worth a moment, in which
-        # the main thread may find that its neighbour is gone.
-        end = time.monotonic() + 2
+        # the main thread may find that its neighbour is gone. It is longer than `wait_for_cause` lets others wait
+        # before they report, and well within the 30 s after which torchrun kills.
+        end = time.monotonic() + 5
         while self.failure is None and time.monotonic() < end and not self._closing.is_set():
             with contextlib.suppress(RuntimeError):
                 if self._store.check([_FAILURE]):
