@@ -144,6 +144,7 @@ def test_costs_are_measured_for_each_size_of_micro_batch(trainers):
         assert a.output_bytes == 2 * b.output_bytes
         assert a.gradient_bytes == b.gradient_bytes
         assert a.split_weight is not None
+        assert a.split_weight > 0
         assert model.input_bytes(i, 1) == (whole.components[i - 1].output_bytes if i else 40 * 64 * 4)
     assert all(c.loss > 0 for c in whole.components)
     assert math.isfinite(sum(c.update for c in model.of(trainers["e2e"].model.schedule.workload, 1).components))

@@ -155,11 +155,11 @@ for step in range(1000):
 
 
 @pytest.mark.parametrize(("what", "cause"), [("raise", "ArithmeticError: the sum is wrong"), ("kill", "")])
-def test_every_rank_says_which_one_failed(tmp_path, what, cause):
+def test_every_rank_says_which_one_failed(tmp_path, monkeypatch, what, cause):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     start = time.monotonic()
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     code, _, errors = finished(torchrun(str(script), what, processes=4))
     assert code != 0
     assert time.monotonic() - start < 60
