@@ -74,7 +74,11 @@ def test_damaged_files(tmp_path, suffix, name, change, message):
         load_data("fashion-mnist", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"x" * 999)[:-12]])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"x" * 999)[:-12]],
+    ids=["not gzip", "cut short"],  # the compressed bytes hold the time; as names they would differ
+)
 def test_broken_gzip(tmp_path, content):
     write_fashion_mnist(tmp_path, ".gz")
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
