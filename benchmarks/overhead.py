@@ -1,15 +1,14 @@
-"""What the runtime itself takes: CPU time per action on several ranks, beside a bare loop of the same passes.
+"""What the runtime itself takes: CPU time per action on several ranks, and where it goes.
 
-Components do their few operations on eight numbers and do not sleep, so nearly all of the CPU time is overhead: that of
-PyTorch (autograd, messages), which the bare loop has too, and that of the runtime, which is the difference. Both follow
-the same schedule, with joint passes whole. The bare loop has no losses, random numbers, optimizer or targets, so the
-difference holds the runtime's own work and these.
+Components do their few operations on eight numbers and do not sleep. So the CPU time of a rank is that of
 
-Messages cost the main thread little; gloo's own threads carry them, and their time is shown beside it.
+- grad: autograd: the modules, the losses and the backward passes;
+- update: the optimizers;
+- wire: the transport: isend, irecv and the waits, and all that gloo's threads do (`threads`);
+- own: the rest, which is the runtime's own, in the main thread.
 
-A second run of the engine under a profiler (CPU time of the main thread, calls of Python functions made dearer) splits
-it into percentages: wire is isend, irecv and the waits; grad the modules, the losses and the backward passes; update
-the optimizers; rest everything else.
+Beside it, in turn with it, a bare loop of the same order of the same passes and messages, joint passes whole; it has no
+losses, random numbers, optimizer or targets.
 
     python benchmarks/overhead.py
 """
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import functools
 import pstats
 import statistics
 import time
@@ -26,21 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from common import console, report
+from torch import nn
 
 from interlocking_backprop.bench.bare import bare_times
 from interlocking_backprop.bench.engine import emulated_model
 from interlocking_backprop.bench.ranks import Ranks
+from interlocking_backprop.component import Component
+from interlocking_backprop.losses import Loss
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 
 SCHEMES = ("local", "pairwise", "3wise", "e2e")
-PARTS = ("wire", "grad", "update", "rest")
-MESSAGES = ("isend", "irecv", "<built-in method torch._C._distributed_c10d.wait>")
+PARTS = ("grad", "update", "wire")
 
 Clocks = tuple[float, float]  # CPU seconds of the process and of its main thread
-Profile = tuple[dict[str, float], list[tuple[str, int, float]]]
 
 
 def clocks() -> Clocks:
@@ -80,70 +82,63 @@ def bare_clocks(schedule: Schedule, rank: int, n: int, warmup: int) -> Clocks:
     return difference(run(warmup + n), short)
 
 
-def profiled(
-    model: InterlockingBackpropModel, rank: int, n: int
-) -> tuple[dict[str, float], list[tuple[str, int, float]]]:
-    """Main-thread CPU seconds by part, and the functions of the rest: name, calls and seconds of their own."""
+class Stopwatch:
+    """CPU seconds of the main thread, by part; what is called within a part belongs to it."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.is_running = False
+        self._within = False
+
+    def time(self, owner: Any, name: str, part: str) -> None:
+        """Counts a function or method to a part from now on."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._within or not self.is_running:
+                return function(*args, **kwargs)
+            self._within = True
+            begin = time.thread_time_ns()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[part] += 1e-9 * (time.thread_time_ns() - begin)
+                self._within = False
+
+        setattr(owner, name, timed)
+
+
+def parted(model: InterlockingBackpropModel, rank: int, n: int) -> dict[str, float]:
+    """Main-thread CPU seconds of n steps, by part."""
+    watch = Stopwatch()
+    for owner, name, part in (
+        (dist, "isend", "wire"),
+        (dist, "irecv", "wire"),
+        (dist.Work, "wait", "wire"),
+        (nn.Module, "__call__", "grad"),
+        (Loss, "__call__", "grad"),
+        (torch.autograd, "grad", "grad"),
+        (torch.autograd, "backward", "grad"),
+        (Component, "update", "update"),
+    ):
+        watch.time(owner, name, part)
+    steps(model, rank, 1)
+    watch.is_running = True
+    _, total = engine_clocks(model, rank, n)
+    watch.is_running = False
+    watch.seconds["own"] = total - sum(watch.seconds.values())
+    return watch.seconds
+
+
+def functions(model: InterlockingBackpropModel, rank: int, n: int) -> list[tuple[str, int, float]]:
+    """The functions of the main thread under a profiler: name, calls and CPU seconds of their own."""
     profile = cProfile.Profile(time.thread_time)
     profile.enable()
     steps(model, rank, n)
     profile.disable()
-    return by_part(pstats.Stats(profile))
-
-
-def by_part(stats: pstats.Stats) -> Profile:
-    """Own times of all functions, each put to the part whose root called it.
-
-    cProfile keeps only who called whom directly; a function called from several parts is shared out by the time that
-    each caller spent in it.
-    """
-    entries: dict[Any, Any] = stats.stats
-    shares: dict[Any, dict[str, float]] = {}
-
-    def part_of(function: Any, above: frozenset[Any] = frozenset()) -> dict[str, float]:
-        """Which part a function belongs to, in shares that sum to 1."""
-        if function in shares:
-            return shares[function]
-        root = root_part(function)
-        if root is not None:
-            shares[function] = {root: 1.0}
-            return shares[function]
-        callers = {c: v[3] for c, v in entries[function][4].items() if c not in above and c != function}
-        total = sum(callers.values())
-        if total <= 0:
-            return {"rest": 1.0}
-        found: dict[str, float] = {}
-        for caller, seconds in callers.items():
-            for part, share in part_of(caller, above | {function}).items():
-                found[part] = found.get(part, 0.0) + share * seconds / total
-        if not above:
-            shares[function] = found
-        return found
-
-    parts = dict.fromkeys(PARTS, 0.0)
-    rest = []
-    for function, (_, n_calls, own, _, _) in entries.items():
-        for part, share in part_of(function).items():
-            parts[part] += share * own
-        share = part_of(function).get("rest", 0.0)
-        rest.append((short_name(function), int(n_calls), share * own))
-    return parts, sorted(rest, key=lambda row: -row[2])
-
-
-def root_part(function: tuple[str, int, str]) -> str | None:
-    """The part that begins with this function."""
-    file, _, name = function
-    if name in MESSAGES and (file == "~" or file.endswith("distributed_c10d.py")):
-        return "wire"
-    if (name == "_call_impl" and file.endswith("nn/modules/module.py")) or (
-        name in ("backward", "grad") and file.endswith("autograd/__init__.py")
-    ):
-        return "grad"
-    if name == "__call__" and file.endswith("interlocking_backprop/losses.py"):
-        return "grad"
-    if name == "update" and file.endswith("component.py"):
-        return "update"
-    return None
+    entries: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    return [(short_name(function), int(calls), own) for function, (_, calls, own, _, _) in entries.items()]
 
 
 def short_name(function: tuple[str, int, str]) -> str:
@@ -151,7 +146,7 @@ def short_name(function: tuple[str, int, str]) -> str:
     return name if file == "~" else f"{'/'.join(Path(file).parts[-2:])}:{line} {name}"
 
 
-def on_rank(rank: int, size: int, scheme: str, m: int, n: int, rounds: int) -> dict[str, Any]:
+def on_rank(rank: int, size: int, scheme: str, m: int, n: int, rounds: int, lists_functions: bool) -> dict[str, Any]:
     """CPU seconds of one rank for n steps, of both sides in turn."""
     warmup = 20
     model = emulated_model(scheme, size, m, unit=0.0)
@@ -162,9 +157,11 @@ def on_rank(rank: int, size: int, scheme: str, m: int, n: int, rounds: int) -> d
     for _ in range(rounds):
         engine.append(engine_clocks(model, rank, n))
         bare.append(bare_clocks(schedule, rank, n, warmup))
-    parts, rest = profiled(model, rank, n)
+    listed = functions(model, rank, n) if lists_functions else []
+    parts = parted(model, rank, n)
     model.shutdown()
-    return {"engine": engine, "bare": bare, "parts": parts, "rest": rest, "actions": len(schedule.actions[rank]) * n}
+    n_actions = len(schedule.actions[rank]) * n
+    return {"engine": engine, "bare": bare, "parts": parts, "functions": listed, "actions": n_actions}
 
 
 def row_of(scheme: str, k: int, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -178,36 +175,32 @@ def row_of(scheme: str, k: int, ranks: Sequence[dict[str, Any]]) -> dict[str, An
         ]
 
     engine, bare = per_action("engine", 0), per_action("bare", 0)
-    engine_main, bare_main = per_action("engine", 1), per_action("bare", 1)
+    threads = statistics.mean(engine) - statistics.mean(per_action("engine", 1))
     ratios = [a / b for a, b in zip(engine, bare, strict=True)]
     row: dict[str, Any] = {
         "scheme": scheme,
         "K": k,
         "engine": statistics.mean(engine),
         "bare": statistics.mean(bare),
-        "more": statistics.mean(engine) - statistics.mean(bare),
         "ratio": statistics.mean(ratios),
         "std": statistics.stdev(ratios) if len(ratios) > 1 else 0.0,
         "n": len(ratios),
-        "threads": statistics.mean(engine) - statistics.mean(engine_main),
-        "bare threads": statistics.mean(bare) - statistics.mean(bare_main),
     }
-    total = sum(sum(r["parts"].values()) for r in ranks)
-    for part in PARTS:
-        row[f"% {part}"] = 100 * sum(r["parts"][part] for r in ranks) / total
-    return row
+    row |= {part: 1e6 * sum(r["parts"][part] for r in ranks) / n_actions for part in (*PARTS, "own")}
+    row["wire"] += threads
+    return row | {"threads": threads, "own / wire": row["own"] / row["wire"]}
 
 
-def print_rest(scheme: str, ranks: Sequence[dict[str, Any]], n: int) -> None:
-    """The functions of the rest that take most themselves, under the profiler."""
+def print_functions(title: str, ranks: Sequence[dict[str, Any]], n: int) -> None:
+    """The functions that take most themselves, under the profiler."""
     n_actions = sum(r["actions"] for r in ranks)
     found: dict[str, list[float]] = {}
     for r in ranks:
-        for name, n_calls, seconds in r["rest"]:
+        for name, n_calls, seconds in r["functions"]:
             entry = found.setdefault(name, [0.0, 0.0])
             entry[0] += n_calls / n_actions
             entry[1] += 1e6 * seconds / n_actions
-    console.print(f"{scheme}: the rest, per action (calls, µs under the profiler)")
+    console.print(f"{title}: calls and µs per action, under the profiler, which makes calls dearer")
     for name, (n_calls, us) in sorted(found.items(), key=lambda item: -item[1][1])[:n]:
         console.print(f"  {n_calls:6.2f}  {us:7.2f}  {name}", markup=False)
 
@@ -219,19 +212,19 @@ def main() -> None:
     parser.add_argument("--microbatches", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300, help="in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--functions", type=int, default=0, help="how many functions of the rest to list")
+    parser.add_argument("--functions", type=int, default=0, help="how many functions to list under a profiler")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     rows = []
     for k in map(int, args.components.split(",")):
         for scheme in args.schemes.split(","):
-            with Ranks(k, on_rank, scheme, args.microbatches, args.steps, args.rounds) as ranks:
+            settings = (scheme, args.microbatches, args.steps, args.rounds, args.functions > 0)
+            with Ranks(k, on_rank, *settings) as ranks:
                 results = ranks.results(timeout=1200)
             rows.append(row_of(scheme, k, results))
             if args.functions:
-                print_rest(f"{scheme}, K = {k}", results, args.functions)
-    title = "CPU time per action, µs: engine, bare loop, the difference; threads: of those, what gloo's threads took"
-    report(title, rows, args.out, M=args.microbatches, steps=args.steps)
+                print_functions(f"{scheme}, K = {k}", results, args.functions)
+    report("CPU time per action, µs", rows, args.out, M=args.microbatches, steps=args.steps)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ class Component(nn.Module):
         """The parameters of the main net that want a gradient."""
         return [p for p in self._main_parameters if p.requires_grad]
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether any parameter of the main net wants a gradient."""
+        return any(p.requires_grad for p in self._main_parameters)
+
     def aux_parameters(self) -> list[Parameter]:
         """The parameters of the auxiliary net that want a gradient."""
         return [p for p in self._aux_parameters if p.requires_grad]

@@ -72,6 +72,7 @@ class InterlockingBackpropModel(nn.Module):
         self.losses = list(losses)
         self.ties = list(ties)
         self._n_steps = 0
+        self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
         self._known_workload: Workload | None = None
         self._runtime: LocalRuntime | RankRuntime = LocalRuntime(components, losses, self.ties)
         self.set_scheme(scheme)
@@ -294,12 +295,11 @@ class InterlockingBackpropModel(nn.Module):
         self.load_counters(state)
 
     def _workload(self, scheme: Scheme) -> Workload:
-        heads = [component.aux_net is not None for component in self.components[:-1]]
-        trainable = tuple(bool(component.main_parameters()) for component in self.components)
+        trainable = tuple(component.is_trainable for component in self.components)
         ties = tuple(dict.fromkeys(tie.components for tie in self.ties if self._wants_gradient(tie)))
         known = self._known_workload
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
-            known = self._known_workload = Workload(scheme, (*heads, True), trainable, ties)
+            known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
 
     def _wants_gradient(self, tie: Tie) -> bool:

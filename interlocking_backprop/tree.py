@@ -39,6 +39,8 @@ def detached(tree: Tree) -> Tree:
 
 def to_device(tree: Tree, device: torch.device) -> Tree:
     """The structure on a device, copies being cut off from the graph; those from pinned memory do not block."""
+    if tree is None or (isinstance(tree, Tensor) and tree.device == device):
+        return tree
 
     def moved(t: Tensor) -> Tensor:
         return t if t.device == device else t.detach().to(device, non_blocking=True).requires_grad_(t.requires_grad)

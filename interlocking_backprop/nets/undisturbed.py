@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from interlocking_backprop.runtime.randomness import preserved
+from interlocking_backprop.runtime.randomness import generator_of, preserved
 from interlocking_backprop.tree import Tree, tensors
 
 
@@ -28,7 +28,7 @@ def undisturbed(modules: Sequence[nn.Module], sample_input: Tree, *, training: b
     buffers = list({buffer: None for part in parts for buffer in part.buffers(recurse=False)})
     values = [buffer.clone() for buffer in buffers]
     try:
-        with preserved(devices_of(modules, sample_input)):
+        with preserved(map(generator_of, devices_of(modules, sample_input))):
             for module in modules:
                 module.train(training)
             yield

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,8 +31,7 @@ class Operation(IntEnum):
         return f"model.{self.name.lower()}()" if self is not Operation.FORWARD else "model(inputs)"
 
 
-@dataclass(frozen=True)
-class Announcement:
+class Announcement(NamedTuple):
     """The header of an operation.
 
     Attributes:
@@ -69,11 +68,12 @@ class Announcement:
     @classmethod
     def from_tensor(cls, header: Tensor) -> Announcement:
         """The reverse of `to_tensor`."""
-        operation, plan, is_new, m, step, digest, flag = (int(v) for v in header[:_FIELDS].tolist())
-        shares = header[_FIELDS:].reshape(2, -1)[:, :m].tolist()
-        return cls(
-            Operation(operation), plan, bool(is_new), m, step, digest, flag, (tuple(shares[0]), tuple(shares[1]))
-        )
+        values = header.tolist()
+        operation, plan, is_new, m, step, digest, flag = map(int, values[:_FIELDS])
+        shares = values[_FIELDS:]
+        final = len(shares) // 2
+        weights = (tuple(shares[:m]), tuple(shares[final : final + m]))
+        return cls(Operation(operation), plan, bool(is_new), m, step, digest, flag, weights)
 
 
 def digest(parts: Sequence[str]) -> int:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from interlocking_backprop.runtime.packing import TensorFormat, packed, unpacked
+from interlocking_backprop.runtime.packing import Layout
 from interlocking_backprop.runtime.process_groups import Groups
 
 
@@ -55,22 +54,20 @@ class Channels:
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, values: Sequence[Tensor], peer: int, *, shared: bool = False) -> None:
+    def send(self, layout: Layout, values: Sequence[Tensor], peer: int, *, shared: bool = False) -> None:
         """Sends tensors to a neighbour, or gradients of shared weights to any rank, without waiting."""
         group = self._groups.up if peer > self._rank else self._groups.down
         group = self._groups.shared if shared else group
-        for data in packed([t.detach() for t in values]):
-            with Connection(self, peer):
-                self._sent[-1].append((_checked(dist.isend(data, group=group, group_dst=peer)), data, peer))
+        sent = self._sent[-1]
+        for data in layout.pack([t.detach() for t in values]):
+            sent.append((self._post(dist.isend, data, peer, group), data, peer))
 
-    def expect(self, formats: Sequence[TensorFormat], peer: int, *, shared: bool = False) -> Arrival:
+    def expect(self, layout: Layout, peer: int, *, shared: bool = False) -> Arrival:
         """Makes ready to receive what `send` sends."""
         group = self._groups.up if peer < self._rank else self._groups.down
         group = self._groups.shared if shared else group
-        buffers, messages = unpacked(formats, self._device)
-        with Connection(self, peer):
-            works = [_checked(dist.irecv(data, group=group, group_src=peer)) for data in messages]
-        return Arrival(self, peer, buffers, works)
+        buffers, messages = layout.receive(self._device)
+        return Arrival(self, peer, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
 
     def send_object(self, value: Any, peer: int) -> None:
         """Sends anything that pickles to a neighbour; for what is said once."""
@@ -86,13 +83,11 @@ class Channels:
 
     def send_header(self, header: Tensor, peer: int) -> dist.Work:
         """Sends the announcement of an operation to a neighbour without waiting."""
-        with Connection(self, peer):
-            return _checked(dist.isend(header, group=self._groups.headers, group_dst=peer))
+        return self._post(dist.isend, header, peer, self._groups.headers)
 
     def expect_header(self, header: Tensor, peer: int) -> dist.Work:
         """Makes ready to receive an announcement."""
-        with Connection(self, peer):
-            return _checked(dist.irecv(header, group=self._groups.headers, group_src=peer))
+        return self._post(dist.irecv, header, peer, self._groups.headers)
 
     def wait(self, work: dist.Work, peer: int) -> None:
         """Waits for a message (on an accelerator its stream does, not the host).
@@ -100,14 +95,34 @@ class Channels:
         Raises:
             PeerLost: if the connection broke.
         """
-        with Connection(self, peer):
+        # As in a `Connection`, but without what a context manager costs: this is done for every message.
+        self.waiting = peer, time.monotonic()
+        try:
             work.wait()
+        except RuntimeError as error:
+            raise PeerLost(peer, _reason(error)) from None
+        finally:
+            self.waiting = None
 
     def next_step(self) -> None:
         """Waits until what was sent a step ago has arrived, and lets go of it."""
         for work, _, peer in self._sent.popleft():
             self.wait(work, peer)
         self._sent.append([])
+
+    def _post(
+        self, operation: Callable[..., dist.Work | None], data: Tensor, peer: int, group: dist.ProcessGroup
+    ) -> dist.Work:
+        """Begins to send or to receive."""
+        self.waiting = peer, time.monotonic()
+        try:
+            work = operation(data, None, group, 0, peer)
+        except RuntimeError as error:
+            raise PeerLost(peer, _reason(error)) from None
+        finally:
+            self.waiting = None
+        assert work is not None  # None is for ranks outside the group
+        return work
 
     def connection(self, peer: int) -> Connection:
         """A context in which a neighbour is needed."""
@@ -133,12 +148,10 @@ class Connection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._channels.waiting = None
         if isinstance(error, RuntimeError):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PeerLost(self._peer, reason) from None
+            raise PeerLost(self._peer, _reason(error)) from None
 
 
-@dataclass
-class Arrival:
+class Arrival(NamedTuple):
     """Tensors on their way here."""
 
     channels: Channels
@@ -153,6 +166,5 @@ class Arrival:
         return self.buffers
 
 
-def _checked(work: dist.Work | None) -> dist.Work:
-    assert work is not None  # None is for ranks outside the group
-    return work
+def _reason(error: RuntimeError) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.graph import Gradient, Graph, loss_backward
-from interlocking_backprop.runtime.randomness import preserved, seed_device
+from interlocking_backprop.runtime.randomness import generator_of, preserved, seed
 from interlocking_backprop.runtime.shared_gradients import SharedGradients, SharedTransport
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
-from interlocking_backprop.streams import ComponentWork, Pass, Workload
+from interlocking_backprop.streams import ComponentWork, Pass, Source, Workload
 from interlocking_backprop.ties import Tie
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device, versions
+
+Place = tuple[int, int]
+"""A component and a micro-batch."""
 
 
 class Packet(NamedTuple):
@@ -36,7 +40,8 @@ class Packet(NamedTuple):
 
     def to(self, device: torch.device) -> Packet:
         """The packet on a device."""
-        return Packet(*(to_device(part, device) for part in self))
+        activation, target, network_input = self
+        return Packet(to_device(activation, device), to_device(target, device), to_device(network_input, device))
 
 
 class Transport(SharedTransport, Protocol):
@@ -54,8 +59,8 @@ class Transport(SharedTransport, Protocol):
     def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
         """Sends a stream at the input of component i to component i - 1."""
 
-    def receive_gradient(self, i: int, m: int, stream: int, like: Sequence[Tensor]) -> Gradient:
-        """Waits for a stream at the output of component i; ``like`` are the tensors that it is the gradient of."""
+    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
+        """Waits for a stream at the output of component i, whose graph this is."""
 
 
 @dataclass
@@ -80,6 +85,8 @@ class Step:
 class Executor:
     """Carries out actions on the components that are at hand in this process.
 
+    What an action takes part in is found out once, here; a step only calls what has been made ready for each.
+
     Args:
         actions: of one step, in their order.
         workload: the scheme and the network.
@@ -103,38 +110,23 @@ class Executor:
         ties: Sequence[Tie] = (),
         transport: Transport | None = None,
     ) -> None:
-        self._actions = actions
         self._work = workload.components
         self._components = components
         self._devices = devices
+        self._generators = {i: generator_of(device) for i, device in devices.items()}
         self._losses = losses
         self.current: Action | None = None
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
-        self._last_uses = _last_uses(actions, self._work)
         # What is at hand, by component and micro-batch: inputs, graphs, targets of losses to come, credit from above.
-        self._packets: dict[tuple[int, int], Packet] = {}
-        self._graphs: dict[tuple[int, int], Graph] = {}
-        self._losses_due: dict[tuple[int, int], Packet] = {}
-        self._credit: defaultdict[tuple[int, int], dict[int, Gradient]] = defaultdict(dict)
+        self._packets: dict[Place, Packet] = {}
+        self._graphs: dict[Place, Graph] = {}
+        self._losses_due: dict[Place, Packet] = {}
+        self._credit: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
         self._shared = SharedGradients(workload, ties, components, transport)
-        self._handlers = {
-            Kind.FORWARD: self._forward,
-            Kind.LOSS: self._loss,
-            Kind.BACKWARD_INPUT: self._backward,
-            Kind.BACKWARD_WEIGHT: self._backward,
-            Kind.FULL_BACKWARD: self._backward,
-            Kind.REDUCE_GRAD: self._reduce,
-            Kind.UPDATE: self._update,
-        }
-        if transport is not None:
-            self._transport = transport
-            self._handlers |= {
-                Kind.SEND_F: self._send_forward,
-                Kind.RECV_F: self._receive_forward,
-                Kind.SEND_B: self._send_backward,
-                Kind.RECV_B: self._receive_backward,
-            }
+        self._transport = transport
+        last_uses = _last_uses(actions, self._work)
+        self._program = [(action, self._made_ready(action, last_uses)) for action in actions]
         # The most graphs alive at once, to hold against the simulator.
         self.peak_graphs = 0
 
@@ -146,10 +138,10 @@ class Executor:
         """
         self._packets.update({(0, m): packet for m, packet in enumerate(step.packets)})
         try:
-            with torch.enable_grad(), preserved(set(self._devices.values())):
-                for action in self._actions:
+            with torch.enable_grad(), preserved(set(self._generators.values())):
+                for action, carry_out in self._program:
                     self.current = action
-                    self._handlers[action.kind](action, step)
+                    carry_out(step)
         except BaseException:
             for component in self._components.values():
                 component.free_gradients()
@@ -160,13 +152,41 @@ class Executor:
                 state.clear()
             self._shared.clear()
 
-    def _forward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
+    def _made_ready(self, action: Action, last_uses: Mapping[Action, Sequence[int]]) -> Callable[[Step], None]:
+        """What is called to carry out an action."""
+        i, kind, _, stream = action
+        if kind is Kind.UPDATE:
+            return partial(self._update, i)
+        if kind is Kind.REDUCE_GRAD:
+            return partial(self._reduce, i)
+        place = _place(action)
+        if kind in PASSES:
+            done = _pass_of(action, self._work[i])
+            # A joint pass may be carried out in two: its I, then its W.
+            splits = done.kind == "B" and kind is not Kind.FULL_BACKWARD
+            return partial(self._backward, place, kind, stream, done.source, splits, last_uses[action])
+        if kind is Kind.FORWARD:
+            return partial(self._forward, place)
+        if kind is Kind.LOSS:
+            return partial(self._loss, place)
+        if self._transport is None:
+            raise ValueError(f"{action} sends or receives a message, but all components are in one place.")
+        if kind is Kind.SEND_F:
+            return partial(self._send_forward, self._transport, place)
+        if kind is Kind.RECV_F:
+            return partial(self._receive_forward, self._transport, place)
+        assert stream is not None
+        if kind is Kind.SEND_B:
+            return partial(self._send_backward, self._transport, place, stream)
+        return partial(self._receive_backward, self._transport, place, stream)
+
+    def _forward(self, place: Place, step: Step) -> None:
+        i, m = place
         work, n_passes = self._work[i], self._n_passes[i]
-        packet = self._packets.pop((i, m)).to(self._devices[i])
+        packet = self._packets.pop(place).to(self._devices[i])
         inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
         before = versions(inputs)
-        seed_device(self._devices[i], step.seed, step.number, "F", i, m)
+        seed(self._generators[i], step.seed, step.number, "F", i, m)
         with torch.set_grad_enabled(n_passes > 0):
             outputs = self._components[i].main_net(inputs)
         if i > 0 and before != versions(inputs):
@@ -175,19 +195,21 @@ class Executor:
                 "make its first operation out of place, e.g. ReLU(inplace=False)."
             )
         if n_passes or work.computes_loss:
-            self._graphs[i, m] = Graph(i, inputs, outputs, n_passes)
+            self._graphs[place] = Graph(i, inputs, outputs, n_passes)
             self.peak_graphs = max(self.peak_graphs, len(self._graphs))
         if work.computes_loss:
-            self._losses_due[i, m] = packet
+            self._losses_due[place] = packet
         if i + 1 < len(self._work):
-            self._packets[i + 1, m] = packet._replace(activation=detached(outputs))
+            # What goes to another process is cut off from the graph on the way.
+            activation = detached(outputs) if i + 1 in self._components else outputs
+            self._packets[i + 1, m] = Packet(activation, packet.target, packet.network_input)
 
-    def _loss(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        component, graph, packet = self._components[i], self._graphs[i, m], self._losses_due.pop((i, m))
+    def _loss(self, place: Place, step: Step) -> None:
+        i, m = place
+        component, graph, packet = self._components[i], self._graphs[place], self._losses_due.pop(place)
         wants_gradient = self._work[i].uses_loss_gradient
         exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
-        seed_device(self._devices[i], step.seed, step.number, "L", i, m)
+        seed(self._generators[i], step.seed, step.number, "L", i, m)
         output = component.exit(i, exit_input)
         loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
@@ -195,56 +217,57 @@ class Executor:
         graph.loss_gradient = loss_backward(loss, weight, leaves, component.aux_parameters())
         weighted = loss.detach() * weight
         step.losses[i] = step.losses[i] + weighted if m else weighted
-        self._retire(i, m)
+        self._retire(place, graph)
 
-    def _backward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        graph = self._graphs[i, m]
-        done = _pass_of(action, self._work[i])
-        # A joint pass may be carried out in two: its I, then its W.
-        splits = done.kind == "B" and action.kind is not Kind.FULL_BACKWARD
-        gradient = graph.gradient(done.source, self._credit[i + 1, m])
-        for stream in self._last_uses[action]:
-            if stream == _OWN_LOSS:
+    def _backward(
+        self,
+        place: Place,
+        kind: Kind,
+        stream: int | None,
+        source: Source,
+        splits: bool,
+        last_uses: Sequence[int],
+        step: Step,
+    ) -> None:
+        i, m = place
+        graph, credit = self._graphs[place], self._credit[i + 1, m]
+        gradient = graph.gradient(source, credit)
+        for used in last_uses:
+            if used == _OWN_LOSS:
                 graph.loss_gradient = []
             else:
-                del self._credit[i + 1, m][stream]
-        parameters = self._components[i].main_parameters()
-        input_gradient = graph.backward(action.kind, gradient, parameters, splits=splits)
-        if action.stream is not None:
-            self._credit[i, m][action.stream] = input_gradient
-        self._retire(i, m)
+                del credit[used]
+        input_gradient = graph.backward(kind, gradient, self._components[i].main_parameters, splits=splits)
+        if stream is not None:
+            self._credit[place][stream] = input_gradient
+        self._retire(place, graph)
 
-    def _reduce(self, action: Action, step: Step) -> None:
-        self._shared.give(action.component)
+    def _reduce(self, i: int, step: Step) -> None:
+        self._shared.give(i)
 
-    def _update(self, action: Action, step: Step) -> None:
-        self._shared.take(action.component)
-        self._components[action.component].update()
+    def _update(self, i: int, step: Step) -> None:
+        self._shared.take(i)
+        self._components[i].update()
 
-    def _send_forward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        self._transport.send_packet(i, m, self._packets.pop((i + 1, m)))
+    def _send_forward(self, transport: Transport, place: Place, step: Step) -> None:
+        i, m = place
+        transport.send_packet(i, m, self._packets.pop((i + 1, m)))
 
-    def _receive_forward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        self._packets[i, m] = self._transport.receive_packet(i, m)
+    def _receive_forward(self, transport: Transport, place: Place, step: Step) -> None:
+        self._packets[place] = transport.receive_packet(*place)
 
-    def _send_backward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        assert action.stream is not None
-        self._transport.send_gradient(i, m, action.stream, self._credit[i, m].pop(action.stream))
+    def _send_backward(self, transport: Transport, place: Place, stream: int, step: Step) -> None:
+        i, m = place
+        transport.send_gradient(i, m, stream, self._credit[place].pop(stream))
 
-    def _receive_backward(self, action: Action, step: Step) -> None:
-        i, m = _place(action)
-        assert action.stream is not None
-        like = [t for t in tensors(self._graphs[i, m].outputs) if t.requires_grad]
-        self._credit[i + 1, m][action.stream] = self._transport.receive_gradient(i, m, action.stream, like)
+    def _receive_backward(self, transport: Transport, place: Place, stream: int, step: Step) -> None:
+        i, m = place
+        self._credit[i + 1, m][stream] = transport.receive_gradient(i, m, stream, self._graphs[place])
 
-    def _retire(self, i: int, m: int) -> None:
+    def _retire(self, place: Place, graph: Graph) -> None:
         """Lets go of a graph that has served everybody."""
-        if self._graphs[i, m].is_used_up and (i, m) not in self._losses_due:
-            del self._graphs[i, m]
+        if graph.is_used_up and place not in self._losses_due:
+            del self._graphs[place]
 
 
 # In the place of a stream: the gradient of the component's own loss.
@@ -271,6 +294,6 @@ def _pass_of(action: Action, work: ComponentWork) -> Pass:
     return found
 
 
-def _place(action: Action) -> tuple[int, int]:
+def _place(action: Action) -> Place:
     assert action.microbatch is not None
     return action.component, action.microbatch

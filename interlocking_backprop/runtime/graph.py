@@ -7,7 +7,7 @@ the last of them frees it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,12 +30,18 @@ class Graph:
         inputs: x_i, whose tensors are leaves.
         outputs: y_i.
         n_passes: how many backward passes will run; the last one frees the graph.
+
+    Attributes:
+        leaves: the tensors of the input that want a gradient.
+        roots: the tensors of the output that a gradient comes in for.
     """
 
     def __init__(self, component: int, inputs: Tree, outputs: Tree, n_passes: int) -> None:
         self._component = component
         self.inputs = inputs
         self.outputs = outputs
+        self.leaves = [t for t in tensors(inputs) if t.requires_grad]
+        self.roots = [t for t in tensors(outputs) if t.requires_grad]
         self.loss_gradient: Gradient = []
         self._passes_left = n_passes
         self._split: SplitBackward | None = None
@@ -59,21 +65,23 @@ class Graph:
             total = [t.add(g, alpha=coefficient) for t, g in zip(total, gradient, strict=True)]
         return total
 
-    def backward(self, kind: Kind, gradient: Gradient, parameters: Sequence[Parameter], *, splits: bool) -> Gradient:
+    def backward(
+        self, kind: Kind, gradient: Gradient, parameters: Callable[[], Sequence[Parameter]], *, splits: bool
+    ) -> Gradient:
         """Runs one pass and returns the gradient of the inputs (empty for ``W``).
 
         Args:
             kind: ``I`` for the inputs, ``W`` for the parameters, ``B`` for both.
             gradient: at the output.
-            parameters: where ``W`` and ``B`` accumulate their gradients.
+            parameters: says where ``W`` and ``B`` accumulate their gradients.
             splits: whether this is a half of a joint pass: ``I``, to be completed by a ``W`` with the same gradient, or
                 that ``W``.
 
         Raises:
             ValueError: if the output does not depend on anything that wants a gradient.
         """
-        outputs = [t for t in tensors(self.outputs) if t.requires_grad]
-        if not outputs:
+        roots = self.roots
+        if not roots:
             raise ValueError(
                 f"the output of component {self._component} carries no gradient, though the scheme trains it or one "
                 "below it; expected a floating-point tensor computed without detach() or no_grad()."
@@ -84,17 +92,17 @@ class Graph:
             self._split.weights(keep_graph=keep)
             self._split = None
             return []
-        leaves = [t for t in tensors(self.inputs) if t.requires_grad] if kind is not Kind.BACKWARD_WEIGHT else []
+        leaves = self.leaves if kind is not Kind.BACKWARD_WEIGHT else []
         if kind is Kind.BACKWARD_INPUT and splits:
-            self._split = SplitBackward(outputs, leaves, parameters)
+            self._split = SplitBackward(roots, leaves, parameters())
             return self._split.inputs(gradient)
         if kind is Kind.BACKWARD_INPUT:
             return list(
                 torch.autograd.grad(
-                    outputs, leaves, gradient, retain_graph=keep, allow_unused=True, materialize_grads=True
+                    roots, leaves, gradient, retain_graph=keep, allow_unused=True, materialize_grads=True
                 )
             )
-        torch.autograd.backward(outputs, gradient, retain_graph=keep, inputs=[*parameters, *leaves])
+        torch.autograd.backward(roots, gradient, retain_graph=keep, inputs=[*parameters(), *leaves])
         return [_taken(leaf) for leaf in leaves]
 
 

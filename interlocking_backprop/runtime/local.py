@@ -17,7 +17,7 @@ from torch import Tensor
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.executor import Executor, Packet, Step
-from interlocking_backprop.runtime.graph import Gradient
+from interlocking_backprop.runtime.graph import Gradient, Graph
 from interlocking_backprop.runtime.transfer import Transfer
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import Costs
@@ -174,7 +174,7 @@ class LocalTransport:
     def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
         self._on_the_way[i - 1, m, stream] = Transfer(gradient, self._devices[i - 1])
 
-    def receive_gradient(self, i: int, m: int, stream: int, like: Sequence[Tensor]) -> Gradient:
+    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
         gradient: Gradient = self._on_the_way.pop((i, m, stream)).result()
         return gradient
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
-from interlocking_backprop.runtime.randomness import preserved
+from interlocking_backprop.runtime.randomness import generator_of, preserved
 from interlocking_backprop.runtime.split_backward import SplitBackward
 from interlocking_backprop.schedule.costs import ComponentCosts, Costs
 from interlocking_backprop.tree import Tree, detached, map_tensors, tensors, to_device
@@ -40,7 +40,7 @@ def measure_costs(
     for original, loss in zip(components, losses, strict=True):
         component = copy.deepcopy(original)
         device = component.device or torch.device("cpu")
-        with preserved([device]), torch.enable_grad():
+        with preserved([generator_of(device)]), torch.enable_grad():
             inputs, targets = to_device((inputs, targets), device)
             one = _ComponentTimer(component, loss, inputs, targets, to_device(network_input, device), device)
             costs.append(one.costs(repeats, is_last=original is components[-1]))

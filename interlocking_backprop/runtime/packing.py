@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from interlocking_backprop.tree import Tree, map_tensors
 # Tensors up to this many bytes travel together; to copy more costs more than another message.
 _SMALL = 1 << 16
 _ALIGNMENT = 16
+# What every backend sends as it is; anything else goes as bytes.
+_NATIVE = frozenset([torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.int8, torch.uint8])
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,16 @@ class TensorFormat:
 
     @property
     def n_bytes(self) -> int:
-        n = self.dtype.itemsize
-        for size in self.shape:
-            n *= size
-        return n
+        return math.prod(self.shape, start=self.dtype.itemsize)
+
+    def is_of(self, value: object) -> bool:
+        """Whether that is what a tensor looks like."""
+        return (
+            isinstance(value, Tensor)
+            and value.dtype is self.dtype
+            and value.requires_grad is self.requires_grad
+            and value.shape == self.shape
+        )
 
 
 def format_of(tree: Tree) -> Tree:
@@ -40,43 +49,94 @@ def format_of(tree: Tree) -> Tree:
     return map_tensors(TensorFormat.of, tree)
 
 
-def packed(values: Sequence[Tensor]) -> list[Tensor]:
-    """The messages that tensors travel in, as bytes."""
-    messages = []
-    for group in _groups([t.nbytes for t in values]):
-        if len(group) == 1:
-            messages.append(values[group[0]].contiguous().reshape(-1).view(torch.uint8))
-            continue
-        sizes = [values[n].nbytes for n in group]
-        message = torch.empty(sum(map(_aligned, sizes)), dtype=torch.uint8, device=values[group[0]].device)
-        begin = 0
-        for n, size in zip(group, sizes, strict=True):
-            message[begin : begin + size] = values[n].contiguous().reshape(-1).view(torch.uint8)
-            begin += _aligned(size)
-        messages.append(message)
-    return messages
+class Layout:
+    """How tensors of known formats travel.
+
+    It is made once for all messages that look the same: what there is to find out about them is found out here.
+
+    Args:
+        formats: of the tensors, in their order.
+    """
+
+    def __init__(self, formats: Sequence[TensorFormat]) -> None:
+        self.formats = list(formats)
+        self._strides = [_strides(f.shape) for f in self.formats]
+        # Empty tensors do not travel; neighbours that are small share a message.
+        groups = _groups([f.n_bytes for f in self.formats])
+        self._messages = [self._places(group) for group in groups]
+        self._sizes = [sum(_aligned(self.formats[n].n_bytes) for n in group) for group in groups]
+        travelling = {n for group in groups for n in group}
+        self._empty = [n for n in range(len(self.formats)) if n not in travelling]
+
+    def pack(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """The messages that tensors travel in, as bytes.
+
+        Args:
+            values: of these formats.
+        """
+        return [_joined([values[n] for n, _ in places]) for places in self._messages]
+
+    def receive(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors that will be there when the messages have arrived, and the messages to receive into."""
+        formats, strides = self.formats, self._strides
+        tensors: dict[int, Tensor] = {}
+        messages = []
+        for places, size in zip(self._messages, self._sizes, strict=True):
+            if len(places) == 1:
+                n = places[0][0]
+                tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+                messages.append(_message(tensors[n]))
+                continue
+            message = torch.empty(size, dtype=torch.uint8, device=device)
+            for n, offset in places:
+                elements = message.view(formats[n].dtype)
+                # With .data each gets a version counter of its own: to autograd they are tensors like any others.
+                tensors[n] = elements.as_strided(formats[n].shape, strides[n], offset).data
+            messages.append(message)
+        for n in self._empty:
+            tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+        return [tensors[n] for n in range(len(formats))], messages
+
+    def _places(self, group: Sequence[int]) -> list[tuple[int, int]]:
+        """The tensors in a message: their indices, and where they begin, in elements of theirs."""
+        places, begin = [], 0
+        for n in group:
+            places.append((n, begin // self.formats[n].dtype.itemsize))
+            begin += _aligned(self.formats[n].n_bytes)
+        return places
 
 
-def unpacked(formats: Sequence[TensorFormat], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors that will be there when the messages have arrived, and the messages to receive into."""
-    tensors = [torch.empty(f.shape, dtype=f.dtype, device=device) if f.n_bytes == 0 else None for f in formats]
-    messages = []
-    for group in _groups([f.n_bytes for f in formats]):
-        sizes = [formats[n].n_bytes for n in group]
-        total = sum(map(_aligned, sizes)) if len(group) > 1 else sizes[0]
-        message = torch.empty(total, dtype=torch.uint8, device=device)
-        begin = 0
-        for n, size in zip(group, sizes, strict=True):
-            f = formats[n]
-            # With .data each gets a version counter of its own: to autograd they are tensors like any others.
-            tensors[n] = message[begin : begin + size].view(f.dtype).view(f.shape).data
-            begin += _aligned(size)
-        messages.append(message)
-    return [t for t in tensors if t is not None], messages
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    """Tensors as one message; one alone is not copied."""
+    if len(values) == 1:
+        return _message(values[0].contiguous())
+    pieces = []
+    for value in values:
+        piece = _bytes(value.contiguous())
+        pieces.append(piece)
+        gap = _aligned(piece.numel()) - piece.numel()
+        if gap:
+            pieces.append(piece.new_zeros(gap))
+    return torch.cat(pieces)
+
+
+def _message(value: Tensor) -> Tensor:
+    """A contiguous tensor, as it can be sent."""
+    return value if value.dtype in _NATIVE else _bytes(value)
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """The memory of a contiguous tensor."""
+    return value.view(-1).view(torch.uint8)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of a contiguous tensor."""
+    return torch.empty(shape, device="meta").stride()
 
 
 def _groups(sizes: Sequence[int]) -> list[list[int]]:
-    """Which tensors share a message: neighbours that are small; empty ones do not travel."""
+    """Which tensors share a message."""
     groups: list[list[int]] = []
     together = 0
     for n, size in enumerate(sizes):

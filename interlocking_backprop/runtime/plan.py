@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,16 +12,46 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from interlocking_backprop.runtime.channels import Arrival, Channels
-from interlocking_backprop.runtime.executor import Packet
-from interlocking_backprop.runtime.graph import Gradient
-from interlocking_backprop.runtime.packing import TensorFormat, format_of
+from interlocking_backprop.runtime.executor import Packet, Place
+from interlocking_backprop.runtime.graph import Gradient, Graph
+from interlocking_backprop.runtime.packing import Layout, TensorFormat, format_of
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.tree import Tree, tensors
 
-Place = tuple[int, int]
+Receipt = tuple[int, int, "int | None"]
+"""The component, the micro-batch and the stream of an action that receives a message; None for an activation."""
 
-Arrivals = dict["Action | Place", Arrival]
+Arrivals = dict["Receipt | Place", Arrival]
 """By the action that waits for it; gradients of shared weights by the components that send and receive them."""
+
+
+class PacketFormat:
+    """What a packet looks like before it is there, and how its tensors travel.
+
+    Args:
+        parts: those of the packet, with a `TensorFormat` in the place of every tensor.
+    """
+
+    def __init__(self, parts: Packet) -> None:
+        self.parts = parts
+        self.layout = Layout([f for part in parts for f in _formats(part)])
+        self._is_flat = all(part is None or isinstance(part, TensorFormat) for part in parts)
+
+    @classmethod
+    def of(cls, packet: Packet) -> PacketFormat:
+        return cls(Packet(*map(format_of, packet)))
+
+    def is_of(self, packet: Packet) -> bool:
+        """Whether that is what a packet looks like."""
+        if self._is_flat:
+            pairs = zip(self.parts, packet, strict=True)
+            return all(value is None if part is None else part.is_of(value) for part, value in pairs)
+        return Packet(*map(format_of, packet)) == self.parts
+
+    def filled(self, values: Iterable[Tensor]) -> Packet:
+        """The packet, from its tensors."""
+        remaining = iter(values)
+        return Packet(*(_filled(part, remaining) for part in self.parts))
 
 
 @dataclass
@@ -32,21 +63,24 @@ class Plan:
         placement: for each component its rank.
         incoming: by component and micro-batch, the format of the packet that it receives.
         outgoing: the same of the packet that it sends.
-        gradients: by component and micro-batch, the formats of the gradient at its output.
+        credit_in: by component and micro-batch, the layout of the gradient at its output, where that comes from another
+            rank.
+        credit_out: the same at its input, where that goes to another rank.
         is_known: whether all of these are.
-        shared_in: by sender and receiver, the formats of the gradients of shared weights that come in, those of each
+        shared_in: by sender and receiver, the layouts of the gradients of shared weights that come in, those of each
             rank in the order in which it sends them.
         shared_out: the same of those that go out.
     """
 
     actions: Sequence[Action]
     placement: Sequence[int]
-    incoming: dict[Place, Packet] = field(default_factory=dict)
-    outgoing: dict[Place, Packet] = field(default_factory=dict)
-    gradients: dict[Place, list[TensorFormat]] = field(default_factory=dict)
+    incoming: dict[Place, PacketFormat] = field(default_factory=dict)
+    outgoing: dict[Place, PacketFormat] = field(default_factory=dict)
+    credit_in: dict[Place, Layout] = field(default_factory=dict)
+    credit_out: dict[Place, Layout] = field(default_factory=dict)
     is_known: bool = False
-    shared_in: dict[Place, list[TensorFormat]] = field(default_factory=dict)
-    shared_out: dict[Place, list[TensorFormat]] = field(default_factory=dict)
+    shared_in: dict[Place, Layout] = field(default_factory=dict)
+    shared_out: dict[Place, Layout] = field(default_factory=dict)
 
     def post(self, channels: Channels) -> Arrivals:
         """Makes ready to receive all messages of the next time, in the order in which they come.
@@ -54,28 +88,34 @@ class Plan:
         As long as formats are not known it is those alone that are known from the start.
         """
         arrivals: Arrivals = {
-            (j, i): channels.expect(formats, self.placement[j], shared=True)
-            for (j, i), formats in self.shared_in.items()
+            (j, i): channels.expect(layout, self.placement[j], shared=True) for (j, i), layout in self.shared_in.items()
         }
-        for action in self.actions if self.is_known else ():
-            i, kind, m, _ = action
-            assert m is not None or not kind.is_communication
-            if kind is Kind.RECV_F and m is not None:
-                arrivals[action] = channels.expect(_formats(self.incoming[i, m]), self.placement[i - 1])
-            elif kind is Kind.RECV_B and m is not None:
-                arrivals[action] = channels.expect(self.gradients[i, m], self.placement[i + 1])
+        for key, layout, peer in self._expected if self.is_known else ():
+            arrivals[key] = channels.expect(layout, peer)
         return arrivals
+
+    @cached_property
+    def _expected(self) -> list[tuple[Receipt, Layout, int]]:
+        """What comes in, once that is known: who waits for it, what it looks like, and from which rank."""
+        expected: list[tuple[Receipt, Layout, int]] = []
+        for i, kind, m, stream in self.actions:
+            if kind is Kind.RECV_F and m is not None:
+                expected.append(((i, m, None), self.incoming[i, m].layout, self.placement[i - 1]))
+            elif kind is Kind.RECV_B and m is not None:
+                expected.append(((i, m, stream), self.credit_in[i, m], self.placement[i + 1]))
+        return expected
 
     def drain(self, channels: Channels, arrivals: Arrivals) -> None:
         """Gets rid of messages that were made ready for but will not come: every rank sends zeros, and takes them."""
-        for (_, j), formats in self.shared_out.items():
-            channels.send(_zeros(formats), self.placement[j], shared=True)
+        for (_, j), layout in self.shared_out.items():
+            channels.send(layout, _zeros(layout), self.placement[j], shared=True)
         for i, kind, m, _ in self.actions:
             if kind is Kind.SEND_F and m is not None:
-                channels.send(_zeros(_formats(self.outgoing[i, m])), self.placement[i + 1])
+                layout = self.outgoing[i, m].layout
+                channels.send(layout, _zeros(layout), self.placement[i + 1])
             elif kind is Kind.SEND_B and m is not None:
-                activation = _formats(self.incoming[i, m].activation)
-                channels.send(_zeros([f for f in activation if f.requires_grad]), self.placement[i - 1])
+                layout = self.credit_out[i, m]
+                channels.send(layout, _zeros(layout), self.placement[i - 1])
         for arrival in arrivals.values():
             arrival.wait()
         channels.flush()
@@ -95,41 +135,42 @@ class RankTransport:
 
     def send_packet(self, i: int, m: int, packet: Packet) -> None:
         peer = self._plan.placement[i + 1]
-        now = Packet(*map(format_of, packet))
         if not self._plan.is_known:
-            self._plan.outgoing[i, m] = now
-            self._channels.send_object(now, peer)
-        elif now != self._plan.outgoing[i, m]:
+            self._plan.outgoing[i, m] = PacketFormat.of(packet)
+            self._channels.send_object(self._plan.outgoing[i, m].parts, peer)
+        known = self._plan.outgoing[i, m]
+        if not known.is_of(packet):
             raise ValueError(
-                f"component {i} returned {_described(now.activation)} for micro-batch {m}, and "
-                f"{_described(self._plan.outgoing[i, m].activation)} before, for inputs of the same shape; on "
-                "several ranks the shapes of activations have to follow from those of the inputs."
+                f"component {i} returned {_described(format_of(packet.activation))} for micro-batch {m}, and "
+                f"{_described(known.parts.activation)} before, for inputs of the same shape; on several ranks the "
+                "shapes of activations have to follow from those of the inputs."
             )
-        self._channels.send([t for part in packet for t in tensors(part)], peer)
+        self._channels.send(known.layout, [t for part in packet for t in tensors(part)], peer)
 
     def receive_packet(self, i: int, m: int) -> Packet:
         if self._plan.is_known:
-            arrival = self.arrivals.pop(Action(i, Kind.RECV_F, m))
+            arrival = self.arrivals.pop((i, m, None))
         else:
             peer = self._plan.placement[i - 1]
-            self._plan.incoming[i, m] = self._channels.receive_object(peer)
-            arrival = self._channels.expect(_formats(self._plan.incoming[i, m]), peer)
-        values = iter(arrival.wait())
-        return Packet(*(_filled(part, values) for part in self._plan.incoming[i, m]))
+            self._plan.incoming[i, m] = PacketFormat(self._channels.receive_object(peer))
+            arrival = self._channels.expect(self._plan.incoming[i, m].layout, peer)
+        return self._plan.incoming[i, m].filled(arrival.wait())
 
     def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
-        self._channels.send(gradient, self._plan.placement[i - 1])
+        if not self._plan.is_known:
+            self._plan.credit_out[i, m] = Layout([TensorFormat.of(t) for t in gradient])
+        self._channels.send(self._plan.credit_out[i, m], gradient, self._plan.placement[i - 1])
 
-    def receive_gradient(self, i: int, m: int, stream: int, like: Sequence[Tensor]) -> Gradient:
+    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
         if self._plan.is_known:
-            arrival = self.arrivals.pop(Action(i, Kind.RECV_B, m, stream))
+            arrival = self.arrivals.pop((i, m, stream))
         else:
-            self._plan.gradients[i, m] = [TensorFormat.of(t) for t in like]
-            arrival = self._channels.expect(self._plan.gradients[i, m], self._plan.placement[i + 1])
+            self._plan.credit_in[i, m] = Layout([TensorFormat.of(t) for t in graph.roots])
+            arrival = self._channels.expect(self._plan.credit_in[i, m], self._plan.placement[i + 1])
         return arrival.wait()
 
     def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
-        self._channels.send(gradients, self._plan.placement[j], shared=True)
+        self._channels.send(self._plan.shared_out[i, j], gradients, self._plan.placement[j], shared=True)
 
     def receive_shared(self, j: int, i: int) -> Gradient:
         return self.arrivals.pop((j, i)).wait()
@@ -143,18 +184,16 @@ def _formats(tree: Tree) -> list[TensorFormat]:
 
 def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
     """The structure with tensors in the place of their formats."""
-
-    def fill(f: TensorFormat) -> Tensor:
+    if tree is None:
+        return None
+    if isinstance(tree, TensorFormat):
         value = next(values)
-        return value.requires_grad_() if f.requires_grad else value
-
-    if isinstance(tree, TensorFormat) or tree is None:
-        return None if tree is None else fill(tree)
-    return pytree.tree_map_only(TensorFormat, fill, tree)
+        return value.requires_grad_() if tree.requires_grad else value
+    return pytree.tree_map_only(TensorFormat, lambda f: _filled(f, values), tree)
 
 
-def _zeros(formats: Sequence[TensorFormat]) -> list[Tensor]:
-    return [torch.zeros(f.shape, dtype=f.dtype) for f in formats]
+def _zeros(layout: Layout) -> list[Tensor]:
+    return [torch.zeros(f.shape, dtype=f.dtype) for f in layout.formats]
 
 
 def _described(tree: Tree) -> Any:

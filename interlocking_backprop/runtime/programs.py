@@ -12,9 +12,9 @@ from interlocking_backprop.component import Component
 from interlocking_backprop.losses import Loss
 from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
 from interlocking_backprop.runtime.channels import Channels
-from interlocking_backprop.runtime.executor import Executor
-from interlocking_backprop.runtime.packing import TensorFormat
-from interlocking_backprop.runtime.plan import Place, Plan, RankTransport
+from interlocking_backprop.runtime.executor import Executor, Packet, Place
+from interlocking_backprop.runtime.packing import Layout, TensorFormat
+from interlocking_backprop.runtime.plan import PacketFormat, Plan, RankTransport
 from interlocking_backprop.runtime.shared_gradients import between
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.costs import Costs
@@ -81,13 +81,17 @@ class Programs:
         self._costs, self._max_graphs = costs, max_graphs
         self._schedules: dict[int, Scheduled] = {}
         self._programs: dict[int, Program] = {}
-        self._numbers: dict[tuple[Operation, str], int] = {}
+        self._numbered: list[tuple[Operation, int, list[PacketFormat]]] = []
 
-    def number(self, operation: Operation, description: object) -> tuple[int, bool]:
-        """The number by which an operation on tensors of such formats goes, and whether it is new."""
-        key = (operation, repr(description))
-        is_new = key not in self._numbers
-        return self._numbers.setdefault(key, len(self._numbers)), is_new
+    def number(self, operation: Operation, packets: Sequence[Packet], digest: int = 0) -> tuple[int, bool]:
+        """The number by which an operation on such packets, by this schedule, goes, and whether it is new."""
+        for number, (known, known_digest, formats) in enumerate(self._numbered):
+            if (known, known_digest, len(formats)) == (operation, digest, len(packets)) and all(
+                f.is_of(packet) for f, packet in zip(formats, packets, strict=True)
+            ):
+                return number, False
+        self._numbered.append((operation, digest, list(map(PacketFormat.of, packets))))
+        return len(self._numbered) - 1, True
 
     def scheduled(self, workload: Workload, n_microbatches: int) -> Scheduled:
         known = self._schedules.get(n_microbatches)
@@ -108,7 +112,7 @@ class Programs:
         program = self._programs.get(announcement.plan)
         if program is None:
             actions = schedule.actions[self._rank]
-            incoming, outgoing = self._shared_formats(schedule)
+            incoming, outgoing = self._shared_layouts(schedule)
             plan = Plan(actions, self._placement, shared_in=incoming, shared_out=outgoing)
             transport = RankTransport(plan, self._channels)
             components = {i: self._components[i] for i in self._own}
@@ -126,20 +130,18 @@ class Programs:
             self._programs[number] = Program(plan, RankTransport(plan, self._channels), None)
         return self._programs[number]
 
-    def _shared_formats(
-        self, schedule: Schedule
-    ) -> tuple[dict[Place, list[TensorFormat]], dict[Place, list[TensorFormat]]]:
+    def _shared_layouts(self, schedule: Schedule) -> tuple[dict[Place, Layout], dict[Place, Layout]]:
         """The gradients of shared weights that come in, and that go out, as a `Plan` has them."""
         dependencies = Dependencies(schedule.workload, schedule.n_microbatches, self._placement)
         ties = [tie for tie in self._ties if tie.components in schedule.workload.ties]
-        incoming: dict[Place, list[TensorFormat]] = {}
-        outgoing: dict[Place, list[TensorFormat]] = {}
+        incoming: dict[Place, Layout] = {}
+        outgoing: dict[Place, Layout] = {}
         for rank, (j, kind, _, _) in schedule:
             for i in dependencies.receivers(j) if kind is Kind.REDUCE_GRAD else ():
                 weights = [self._components[j].main_net.get_parameter(t.name_in(j)) for t in between(ties, i, j)]
-                formats = [TensorFormat(tuple(w.shape), w.dtype, requires_grad=False) for w in weights]
+                layout = Layout([TensorFormat(tuple(w.shape), w.dtype, requires_grad=False) for w in weights])
                 if rank == self._rank:
-                    outgoing[j, i] = formats
+                    outgoing[j, i] = layout
                 elif self._placement[i] == self._rank:
-                    incoming[j, i] = formats
+                    incoming[j, i] = layout
         return incoming, outgoing

@@ -27,7 +27,6 @@ from interlocking_backprop.runtime.announcement import Announcement, Operation
 from interlocking_backprop.runtime.channels import Channels, PeerLost, RankFailedError
 from interlocking_backprop.runtime.executor import Executor, Packet, Step
 from interlocking_backprop.runtime.headers import Headers
-from interlocking_backprop.runtime.packing import format_of
 from interlocking_backprop.runtime.plan import Arrivals, Plan
 from interlocking_backprop.runtime.process_groups import World, join
 from interlocking_backprop.runtime.programs import Programs
@@ -208,9 +207,7 @@ class RankRuntime:
         """Runs this rank's components; ``visit(i, output, target)`` sees each output."""
         with self._guarded(operation.call):
             packet = _kept(Packet(inputs, target, None))
-            number, is_new = (
-                self._programs.number(operation, list(map(format_of, packet))) if self.rank == 0 else (0, False)
-            )
+            number, is_new = self._programs.number(operation, [packet]) if self.rank == 0 else (0, False)
             program = self._programs.evaluation(self._announce(Announcement(operation, number, is_new)).plan)
             plan, transport = program.plan, program.transport
             self._take_posted(None)
@@ -231,9 +228,8 @@ class RankRuntime:
         if self.rank > 0:
             return self._announce(Announcement(Operation.TRAINING_STEP))
         m = len(step.packets)
-        formats = [list(map(format_of, packet)) for packet in step.packets]
         scheduled = self._programs.scheduled(workload, m)
-        number, is_new = self._programs.number(Operation.TRAINING_STEP, (formats, scheduled.digest))
+        number, is_new = self._programs.number(Operation.TRAINING_STEP, step.packets, scheduled.digest)
         return self._announce(
             Announcement(
                 Operation.TRAINING_STEP,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlocking_backprop.runtime.packing import TensorFormat, format_of, packed, unpacked
+from interlocking_backprop.runtime.packing import Layout, TensorFormat, format_of
 
 CPU = torch.device("cpu")
 DTYPES = [
@@ -23,9 +23,14 @@ DTYPES = [
 ]
 
 
+def layout_of(values: list[torch.Tensor]) -> Layout:
+    return Layout([TensorFormat.of(v) for v in values])
+
+
 def sent_and_received(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    messages = packed(values)
-    received, buffers = unpacked([TensorFormat.of(v) for v in values], CPU)
+    layout = layout_of(values)
+    messages = layout.pack(values)
+    received, buffers = layout.receive(CPU)
     for buffer, message in zip(buffers, messages, strict=True):
         buffer.copy_(message)
     return received
@@ -60,9 +65,32 @@ def test_a_format_is_all_that_a_receiver_needs():
     assert TensorFormat((), torch.float64, False).n_bytes == 8
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(2, 3, dtype=torch.int64),
+        torch.zeros(3, 2),
+        torch.zeros(2, 3).requires_grad_(),
+        torch.zeros(2, 3, 1),
+        None,
+        "a word",
+    ],
+)
+def test_what_does_not_look_like_that(value):
+    assert not TensorFormat((2, 3), torch.float32, False).is_of(value)
+    assert TensorFormat((2, 3), torch.float32, False).is_of(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_column_of_a_row_has_no_unit_stride(n):
+    values = [torch.arange(4.0).reshape(1, 4).t()] * n
+    assert values[0].is_contiguous()
+    assert all(torch.equal(got, values[0]) for got in sent_and_received(values))
+
+
 def test_small_tensors_travel_together_each_at_an_aligned_place():
     values = [torch.ones(3, dtype=torch.bool), torch.arange(3.0), torch.arange(2)]
-    (message,) = packed(values)
+    (message,) = layout_of(values).pack(values)
     assert message.dtype == torch.uint8
     assert message.shape == (16 + 16 + 16,)
     assert message[:3].tolist() == [1, 1, 1]
@@ -84,15 +112,16 @@ def test_small_tensors_travel_together_each_at_an_aligned_place():
 )
 def test_large_tensors_travel_alone_and_empty_ones_not_at_all(sizes, messages):
     values = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
-    assert [m.nbytes for m in packed(values)] == messages
-    received, buffers = unpacked([TensorFormat.of(v) for v in values], CPU)
+    layout = layout_of(values)
+    assert [m.nbytes for m in layout.pack(values)] == messages
+    received, buffers = layout.receive(CPU)
     assert [b.nbytes for b in buffers] == messages
     assert [r.nbytes for r in received] == sizes
 
 
 def test_a_tensor_alone_is_sent_without_a_copy():
     value = torch.arange(4.0)
-    (message,) = packed([value])
+    (message,) = layout_of([value]).pack([value])
     assert message.data_ptr() == value.data_ptr()
 
 
