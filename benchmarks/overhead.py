@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -87,6 +88,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.n_calls = 0
         self.is_running = False
         self._within = False
 
@@ -99,6 +101,7 @@ class Stopwatch:
             if self._within or not self.is_running:
                 return function(*args, **kwargs)
             self._within = True
+            self.n_calls += 1
             begin = time.thread_time_ns()
             try:
                 return function(*args, **kwargs)
@@ -108,10 +111,26 @@ class Stopwatch:
 
         setattr(owner, name, timed)
 
+    @classmethod
+    def cost(cls, n: int = 10_000) -> float:
+        """CPU seconds that it adds to a call, outside of what it counts."""
+        watch, empty = cls(), SimpleNamespace(call=lambda: None)
+        plain = loop_seconds(empty, n)
+        watch.time(empty, "call", "grad")
+        watch.is_running = True
+        return (loop_seconds(empty, n) - watch.seconds["grad"] - plain) / n
+
+
+def loop_seconds(owner: Any, n: int) -> float:
+    begin = time.thread_time()
+    for _ in range(n):
+        owner.call()
+    return time.thread_time() - begin
+
 
 def parted(model: InterlockingBackpropModel, rank: int, n: int) -> dict[str, float]:
-    """Main-thread CPU seconds of n steps, by part."""
-    watch = Stopwatch()
+    """CPU seconds of n steps, by part."""
+    cost, watch = Stopwatch.cost(), Stopwatch()
     for owner, name, part in (
         (dist, "isend", "wire"),
         (dist, "irecv", "wire"),
@@ -125,10 +144,11 @@ def parted(model: InterlockingBackpropModel, rank: int, n: int) -> dict[str, flo
         watch.time(owner, name, part)
     steps(model, rank, 1)
     watch.is_running = True
-    _, total = engine_clocks(model, rank, n)
+    process, main = engine_clocks(model, rank, n)
     watch.is_running = False
-    watch.seconds["own"] = total - sum(watch.seconds.values())
-    return watch.seconds
+    own = main - sum(watch.seconds.values()) - watch.n_calls * cost
+    threads = process - main
+    return watch.seconds | {"wire": watch.seconds["wire"] + threads, "threads": threads, "own": own}
 
 
 def functions(model: InterlockingBackpropModel, rank: int, n: int) -> list[tuple[str, int, float]]:
@@ -175,7 +195,6 @@ def row_of(scheme: str, k: int, ranks: Sequence[dict[str, Any]]) -> dict[str, An
         ]
 
     engine, bare = per_action("engine", 0), per_action("bare", 0)
-    threads = statistics.mean(engine) - statistics.mean(per_action("engine", 1))
     ratios = [a / b for a, b in zip(engine, bare, strict=True)]
     row: dict[str, Any] = {
         "scheme": scheme,
@@ -186,9 +205,8 @@ def row_of(scheme: str, k: int, ranks: Sequence[dict[str, Any]]) -> dict[str, An
         "std": statistics.stdev(ratios) if len(ratios) > 1 else 0.0,
         "n": len(ratios),
     }
-    row |= {part: 1e6 * sum(r["parts"][part] for r in ranks) / n_actions for part in (*PARTS, "own")}
-    row["wire"] += threads
-    return row | {"threads": threads, "own / wire": row["own"] / row["wire"]}
+    row |= {part: 1e6 * sum(r["parts"][part] for r in ranks) / n_actions for part in (*PARTS, "threads", "own")}
+    return row | {"own / wire": row["own"] / row["wire"]}
 
 
 def print_functions(title: str, ranks: Sequence[dict[str, Any]], n: int) -> None:

@@ -16,8 +16,9 @@ from interlocking_backprop.partition import Partition, partition
 from interlocking_backprop.runtime.allocator import keep_freed_memory
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import ComponentCosts, Costs
-from interlocking_backprop.schedule.list_scheduling import balanced_placement, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, simulate
 from interlocking_backprop.schedule.validate import ScheduleError, validate

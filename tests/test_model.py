@@ -1,4 +1,4 @@
-"""The model as its users meet it: inputs, optimizers, schedulers, state, errors."""
+"""The model as its users meet it: inputs, losses, evaluation, optimizers, schemes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
+from tests.small_models import batch, model_of, sgd, weights
 from tests.small_nets import Recorder, mlp_components, recorded
-
-
-def sgd(params):
-    return torch.optim.SGD(params, lr=0.1, momentum=0.9)
-
-
-def model_of(scheme: ib.Scheme, optimizer=sgd, **options) -> ib.InterlockingBackpropModel:
-    nets = mlp_components(scheme.n_components, dropout=0.2)
-    return ib.build_model(*nets, scheme, optimizer, F.mse_loss, **{"seed": 0, **options})
-
-
-def batch(size: int = 6, seed: int = 0):
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(size, 5, generator=generator).double() for _ in range(2))
-
-
-def weights(model: nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 class TestInputs:
@@ -286,170 +269,6 @@ class TestSchemes:
         with pytest.raises(ValueError, match=r"expected an interlocking_backprop\.Scheme"):
             model.set_scheme("local")
         assert model.scheme == ib.pairwise(3)
-
-
-class TestState:
-    def test_the_state_dict_is_plain(self):
-        model = model_of(ib.local(2))
-        assert next(iter(model.state_dict())) == "components.0.main_net.0.weight"
-        assert all(isinstance(v, torch.Tensor) for v in model.state_dict().values())
-
-    def test_a_restored_model_goes_on_as_if_nothing_had_happened(self, tmp_path):
-        options = {
-            "aux_lr_factor": 2.0,
-            "lr_scheduler_constructor": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [1, 3], 0.5),
-        }
-        straight, saved, resumed = (model_of(ib.pairwise(3), **options) for _ in range(3))
-        for seed in range(4):
-            straight.training_step(*batch(seed=seed))
-            straight.lr_scheduler_step()
-        for seed in range(2):
-            saved.training_step(*batch(seed=seed))
-            saved.lr_scheduler_step()
-        torch.save({"model": saved.state_dict(), "training": saved.training_state_dict()}, tmp_path / "c.pt")
-        checkpoint = torch.load(tmp_path / "c.pt", weights_only=True)
-        resumed.load_state_dict(checkpoint["model"])
-        resumed.load_training_state_dict(checkpoint["training"])
-        for seed in range(2, 4):
-            resumed.training_step(*batch(seed=seed))
-            resumed.lr_scheduler_step()
-        assert torch.equal(weights(straight), weights(resumed))
-        assert straight.get_lr() == resumed.get_lr()
-
-    def test_a_state_that_does_not_fit_is_rejected(self):
-        with pytest.raises(ValueError, match="state is of 3 components, the model has 2"):
-            model_of(ib.local(2)).load_training_state_dict(model_of(ib.local(3)).training_state_dict())
-        with pytest.raises(ValueError, match="2 optimizers for a component that has 1"):
-            model_of(ib.local(2)).load_training_state_dict(
-                model_of(ib.local(2), aux_lr_factor=2.0).training_state_dict()
-            )
-
-
-class TestRandomness:
-    def test_a_step_is_deterministic_and_leaves_the_global_generator_alone(self):
-        torch.manual_seed(7)
-        before = torch.get_rng_state()
-        runs = []
-        for _ in range(2):
-            model = model_of(ib.pairwise(3), n_microbatches=2)
-            torch.set_rng_state(before)
-            model.training_step(*batch())
-            assert torch.equal(torch.get_rng_state(), before)
-            runs.append(weights(model))
-        assert torch.equal(*runs)
-
-    def test_steps_draw_different_numbers(self):
-        model = model_of(ib.e2e(2), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
-        losses = {model.training_step(*batch()).result().item() for _ in range(5)}
-        assert len(losses) == 5
-
-    def test_the_seed_is_torchs_by_default(self):
-        torch.manual_seed(11)
-        assert model_of(ib.local(1), seed=None).seed == 0  # mlp_components seeds with 0
-
-
-class TestErrors:
-    def test_the_users_exception_arrives_as_itself(self):
-        class MineError(Exception):
-            pass
-
-        class Broken(nn.Module):
-            def forward(self, x):
-                raise MineError("in the forward pass")
-
-        main_nets, aux_nets = mlp_components(2)
-        model = ib.build_model([main_nets[0], Broken()], aux_nets, ib.local(2), sgd, F.mse_loss)
-        with pytest.raises(MineError, match="in the forward pass"):
-            model.training_step(*batch()).result()
-
-        def broken(output, target):
-            raise MineError("in the loss")
-
-        model = ib.build_model(*mlp_components(2), ib.local(2), sgd, broken)
-        with pytest.raises(MineError, match="in the loss"):
-            model.training_step(*batch()).result()
-        assert all(p.grad is None for p in model.parameters())
-
-    def test_a_failed_step_leaves_nothing_behind(self):
-        model, other = model_of(ib.e2e(2), n_microbatches=2), model_of(ib.e2e(2), n_microbatches=2)
-        x, target = batch()
-        failed = []
-        loss = model.losses[-1].function
-        model.losses[-1].function = lambda o, t: loss(o, t) if len(failed) else failed.append(1)
-        with pytest.raises(ValueError, match="returned NoneType"):
-            model.training_step(x, target)
-        model.training_step(x, target)
-        other.training_step(x, target)
-        assert torch.equal(weights(model), weights(other))
-
-    def test_a_component_that_changes_its_input_is_named(self):
-        nets, heads = mlp_components(2)
-        model = ib.build_model(
-            [nets[0], nn.Sequential(nn.ReLU(inplace=True), nets[1])], heads, ib.local(2), sgd, F.mse_loss
-        )
-        with pytest.raises(ValueError, match="component 1 changes its input in place"):
-            model.training_step(*batch())
-
-    @pytest.mark.parametrize("scheme", ["e2e", "local"])
-    def test_a_head_that_changes_its_input_in_place_is_named(self, scheme):
-        nets, heads = mlp_components(2)
-        heads = [nn.Sequential(nn.ReLU(inplace=True), heads[0])]
-        model = ib.build_model(nets, heads, ib.parse_scheme(scheme, 2), sgd, F.mse_loss)
-        x = torch.randn(4, 5).double()
-        for call in (lambda: model.training_step(x, x), lambda: model.forward_exits(x)):
-            with pytest.raises(ValueError, match="auxiliary net 0 changes its input in place"):
-                call()
-
-    def test_an_output_without_gradient_is_named(self):
-        class Cut(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.layer = nn.Linear(5, 5).double()
-
-            def forward(self, x):
-                return self.layer(x).detach()
-
-        nets, heads = mlp_components(2)
-        model = ib.build_model([Cut(), nets[1]], heads, ib.local(2), sgd, F.mse_loss)
-        with pytest.raises(ValueError, match=r"output of component 0 carries no gradient|does not depend"):
-            model.training_step(*batch())
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"aux_nets": []}, "aux_nets has 0 entries for 3 components; expected 2"),
-            ({"aux_nets": [None, None]}, "auxiliary net 0 is None"),
-            ({"aux_nets": ["head", None]}, "auxiliary net 0 is 'head'"),
-            ({"main_nets": []}, "main_nets is empty"),
-            ({"scheme": ib.local(4)}, "for 4 components, the model has 3"),
-            ({"scheme": [[1]]}, "expected an interlocking_backprop.Scheme"),
-            ({"n_microbatches": 0}, "n_microbatches is 0"),
-            ({"n_microbatches": 1.5}, "n_microbatches is 1.5"),
-            ({"aux_lr_factor": -1.0}, "aux_lr_factor is -1.0"),
-            ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
-            ({"loss_function": "mse"}, "the loss function is 'mse'"),
-        ],
-    )
-    def test_bad_arguments_are_rejected(self, change, message):
-        main_nets, aux_nets = mlp_components(3)
-        arguments = {
-            "main_nets": main_nets,
-            "aux_nets": aux_nets,
-            "scheme": ib.local(3),
-            "optimizer_constructor": sgd,
-            "loss_function": F.mse_loss,
-        }
-        with pytest.raises(ValueError, match=message):
-            ib.build_model(**{**arguments, **change})
-
-    def test_shared_modules_are_rejected(self):
-        main_nets, aux_nets = mlp_components(2)
-        with pytest.raises(ValueError, match="module '0' of main net 1 is in main net 0 too"):
-            ib.build_model([main_nets[0], main_nets[0]], aux_nets, ib.local(2), sgd, F.mse_loss)
-
-    def test_a_bad_distance_is_rejected(self):
-        with pytest.raises(ValueError, match=r"nwise_communication_distance is -1; expected N - 1"):
-            ib.build_nwise_model(*mlp_components(2), sgd, None, F.mse_loss, -1)
 
 
 def test_autocast_is_the_ambient_one():

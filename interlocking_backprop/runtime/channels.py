@@ -59,7 +59,7 @@ class Channels:
         group = self._groups.up if peer > self._rank else self._groups.down
         group = self._groups.shared if shared else group
         sent = self._sent[-1]
-        for data in layout.pack([t.detach() for t in values]):
+        for data in layout.pack([t.detach() if t.requires_grad else t for t in values]):
             sent.append((self._post(dist.isend, data, peer, group), data, peer))
 
     def expect(self, layout: Layout, peer: int, *, shared: bool = False) -> Arrival:

@@ -187,8 +187,11 @@ class Executor:
         inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
         before = versions(inputs)
         seed(self._generators[i], step.seed, step.number, "F", i, m)
-        with torch.set_grad_enabled(n_passes > 0):
+        if n_passes:
             outputs = self._components[i].main_net(inputs)
+        else:
+            with torch.no_grad():
+                outputs = self._components[i].main_net(inputs)
         if i > 0 and before != versions(inputs):
             raise ValueError(
                 f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; "

@@ -57,6 +57,9 @@ class Graph:
         The terms are added in the order of the losses, so that rounding is the same wherever this runs. With a single
         coefficient of 1, which is the usual case, nothing is computed or copied.
         """
+        if not source.loss and len(source.streams) == 1:
+            ((stream, coefficient),) = source.streams
+            return received[stream] if coefficient == 1 else [g * coefficient for g in received[stream]]
         terms = [(source.loss, self.loss_gradient)] if source.loss else []
         terms += [(coefficient, received[stream]) for stream, coefficient in source.streams]
         (first, gradient), *others = terms

@@ -49,5 +49,5 @@ class Headers:
             self._sent = None
 
     def _expect(self) -> tuple[dist.Work, Tensor]:
-        header = torch.zeros(Announcement.size(self._m), dtype=torch.float64)
+        header = torch.empty(Announcement.size(self._m), dtype=torch.float64)
         return self._channels.expect_header(header, self._rank - 1), header

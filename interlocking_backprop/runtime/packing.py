@@ -65,6 +65,7 @@ class Layout:
         groups = _groups([f.n_bytes for f in self.formats])
         self._messages = [self._places(group) for group in groups]
         self._sizes = [sum(_aligned(self.formats[n].n_bytes) for n in group) for group in groups]
+        self._is_single = len(self.formats) == len(groups) == 1
         travelling = {n for group in groups for n in group}
         self._empty = [n for n in range(len(self.formats)) if n not in travelling]
 
@@ -74,11 +75,16 @@ class Layout:
         Args:
             values: of these formats.
         """
+        if self._is_single:
+            return [_message(values[0].contiguous())]
         return [_joined([values[n] for n, _ in places]) for places in self._messages]
 
     def receive(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors that will be there when the messages have arrived, and the messages to receive into."""
         formats, strides = self.formats, self._strides
+        if self._is_single:
+            tensor = torch.empty(formats[0].shape, dtype=formats[0].dtype, device=device)
+            return [tensor], [_message(tensor)]
         tensors: dict[int, Tensor] = {}
         messages = []
         for places, size in zip(self._messages, self._sizes, strict=True):

@@ -32,7 +32,7 @@ from interlocking_backprop.runtime.process_groups import World, join
 from interlocking_backprop.runtime.programs import Programs
 from interlocking_backprop.runtime.watchdog import Watchdog
 from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.schedule.list_scheduling import balanced_placement
+from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.ties import Tie

@@ -16,14 +16,14 @@ fewer graphs alive at a time.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from interlocking_backprop.nets.partition import balanced_cuts
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.messages import with_messages
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import message_time, simulate
 from interlocking_backprop.streams import Workload
@@ -61,29 +61,6 @@ RULES = [
     for order in ("LFIWU", "LIFWU", "LIWFU")
     for split in (True, False)
 ]
-
-
-def balanced_placement(n_components: int, n_ranks: int, costs: Costs | None = None) -> tuple[int, ...]:
-    """Neighbouring components share a rank, as evenly as can be.
-
-    Args:
-        n_components: K.
-        n_ranks: at most K.
-        costs: of the components; by default all equal.
-
-    Raises:
-        ValueError: if there are more ranks than components.
-    """
-    if not 1 <= n_ranks <= n_components:
-        raise ValueError(
-            f"{n_ranks} ranks for {n_components} components; expected at most one rank for each component. Start fewer "
-            f"processes, or cut the network into at least {n_ranks} components."
-        )
-    busy = [1.0] * n_components
-    if costs is not None:
-        busy = [c.forward + c.loss + c.backward_weight + c.update for c in costs.components]
-    counts = balanced_cuts(busy, n_ranks)
-    return tuple(rank for rank, count in enumerate(counts) for _ in range(count))
 
 
 def list_schedule(
@@ -148,54 +125,6 @@ def _order(workload: Workload, n_microbatches: int, placement: tuple[int, ...], 
     dependencies = Dependencies(workload, n_microbatches, placement, split)
     orders = Game(dependencies, costs, rule).play(n_steps=6)
     return Schedule(workload, n_microbatches, placement, with_messages(orders, dependencies))
-
-
-def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies) -> tuple[tuple[Action, ...], ...]:
-    """Adds the messages to the compute actions of each rank.
-
-    A message is sent as soon as there is something to send, and received where it is needed first, or with a later one
-    of the same channel: messages arrive in the order in which they are sent.
-    """
-    sends = {
-        dependencies.prerequisites(action)[0]: action
-        for action in dependencies.owed()
-        if action.kind in (Kind.SEND_F, Kind.SEND_B)
-    }
-    receive_of = {
-        dependencies.prerequisites(action)[0]: action
-        for action in dependencies.owed()
-        if action.kind in (Kind.RECV_F, Kind.RECV_B)
-    }
-    channels: defaultdict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
-    for order in orders:
-        for action in order:
-            if action in sends:
-                receive = receive_of[sends[action]]
-                channels[_channel(receive, dependencies)].append(receive)
-    return tuple(tuple(_rank_with_messages(order, dependencies, sends, channels)) for order in orders)
-
-
-def _rank_with_messages(
-    order: Sequence[Action],
-    dependencies: Dependencies,
-    sends: dict[Action, Action],
-    channels: dict[tuple[int, int, Kind], deque[Action]],
-) -> Iterator[Action]:
-    received: set[Action] = set()
-    for action in order:
-        for needed in dependencies.prerequisites(action):
-            while needed.kind.is_communication and needed not in received:
-                earliest = channels[_channel(needed, dependencies)].popleft()
-                received.add(earliest)
-                yield earliest
-        yield action
-        if action in sends:
-            yield sends[action]
-
-
-def _channel(receive: Action, dependencies: Dependencies) -> tuple[int, int, Kind]:
-    send = dependencies.prerequisites(receive)[0]
-    return dependencies.placement[send.component], dependencies.placement[receive.component], receive.kind
 
 
 class Game:

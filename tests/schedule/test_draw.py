@@ -6,7 +6,7 @@ import pytest
 
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.draw import draw, format_timeline
-from interlocking_backprop.schedule.list_scheduling import balanced_placement
+from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 
 

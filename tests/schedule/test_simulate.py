@@ -7,7 +7,8 @@ from hypothesis import given, settings
 
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.dependencies import Dependencies
-from interlocking_backprop.schedule.list_scheduling import balanced_placement, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, merged_order, simulate
 from interlocking_backprop.schedule.validate import split_components

@@ -1,0 +1,29 @@
+"""Which component goes to which rank."""
+
+from __future__ import annotations
+
+from interlocking_backprop.nets.partition import balanced_cuts
+from interlocking_backprop.schedule.costs import Costs
+
+
+def balanced_placement(n_components: int, n_ranks: int, costs: Costs | None = None) -> tuple[int, ...]:
+    """Neighbouring components share a rank, as evenly as can be.
+
+    Args:
+        n_components: K.
+        n_ranks: at most K.
+        costs: of the components; by default all equal.
+
+    Raises:
+        ValueError: if there are more ranks than components.
+    """
+    if not 1 <= n_ranks <= n_components:
+        raise ValueError(
+            f"{n_ranks} ranks for {n_components} components; expected at most one rank for each component. Start fewer "
+            f"processes, or cut the network into at least {n_ranks} components."
+        )
+    busy = [1.0] * n_components
+    if costs is not None:
+        busy = [c.forward + c.loss + c.backward_weight + c.update for c in costs.components]
+    counts = balanced_cuts(busy, n_ranks)
+    return tuple(rank for rank, count in enumerate(counts) for _ in range(count))
