@@ -45,11 +45,12 @@ class Channels:
         device: where tensors arrive.
 
     Attributes:
+        device: where tensors arrive, and are sent from.
         waiting: the neighbour that this rank waits for and since when (`time.monotonic`), for the watchdog; else None.
     """
 
     def __init__(self, rank: int, groups: Groups, device: torch.device) -> None:
-        self._rank, self._groups, self._device = rank, groups, device
+        self._rank, self._groups, self.device = rank, groups, device
         self.waiting: tuple[int, float] | None = None
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
@@ -66,7 +67,7 @@ class Channels:
         """Makes ready to receive what `send` sends."""
         group = self._groups.up if peer < self._rank else self._groups.down
         group = self._groups.shared if shared else group
-        buffers, messages = layout.receive(self._device)
+        buffers, messages = layout.receive(self.device)
         return Arrival(self, peer, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
 
     def send_object(self, value: Any, peer: int) -> None:

@@ -108,14 +108,14 @@ class Plan:
     def drain(self, channels: Channels, arrivals: Arrivals) -> None:
         """Gets rid of messages that were made ready for but will not come: every rank sends zeros, and takes them."""
         for (_, j), layout in self.shared_out.items():
-            channels.send(layout, _zeros(layout), self.placement[j], shared=True)
+            channels.send(layout, _zeros(layout, channels.device), self.placement[j], shared=True)
         for i, kind, m, _ in self.actions:
             if kind is Kind.SEND_F and m is not None:
                 layout = self.outgoing[i, m].layout
-                channels.send(layout, _zeros(layout), self.placement[i + 1])
+                channels.send(layout, _zeros(layout, channels.device), self.placement[i + 1])
             elif kind is Kind.SEND_B and m is not None:
                 layout = self.credit_out[i, m]
-                channels.send(layout, _zeros(layout), self.placement[i - 1])
+                channels.send(layout, _zeros(layout, channels.device), self.placement[i - 1])
         for arrival in arrivals.values():
             arrival.wait()
         channels.flush()
@@ -192,8 +192,8 @@ def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
     return pytree.tree_map_only(TensorFormat, lambda f: _filled(f, values), tree)
 
 
-def _zeros(layout: Layout) -> list[Tensor]:
-    return [torch.zeros(f.shape, dtype=f.dtype) for f in layout.formats]
+def _zeros(layout: Layout, device: torch.device) -> list[Tensor]:
+    return [torch.zeros(f.shape, dtype=f.dtype, device=device) for f in layout.formats]
 
 
 def _described(tree: Tree) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.streams import Workload
 from interlocking_backprop.ties import Tie
+from interlocking_backprop.tree import tensors
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,20 @@ class Programs:
         self._costs, self._max_graphs = costs, max_graphs
         self._schedules: dict[int, Scheduled] = {}
         self._programs: dict[int, Program] = {}
-        self._numbered: list[tuple[Operation, int, list[PacketFormat]]] = []
+        # By operation, schedule and shapes: what else the packets may look like, each with its number.
+        self._numbered: defaultdict[tuple[object, ...], list[tuple[int, list[PacketFormat]]]] = defaultdict(list)
+        self._n_numbers = 0
 
     def number(self, operation: Operation, packets: Sequence[Packet], digest: int = 0) -> tuple[int, bool]:
         """The number by which an operation on such packets, by this schedule, goes, and whether it is new."""
-        for number, (known, known_digest, formats) in enumerate(self._numbered):
-            if (known, known_digest, len(formats)) == (operation, digest, len(packets)) and all(
-                f.is_of(packet) for f, packet in zip(formats, packets, strict=True)
-            ):
+        shapes = tuple(t.shape for packet in packets for part in packet for t in tensors(part))
+        known = self._numbered[operation, digest, len(packets), shapes]
+        for number, formats in known:
+            if all(f.is_of(packet) for f, packet in zip(formats, packets, strict=True)):
                 return number, False
-        self._numbered.append((operation, digest, list(map(PacketFormat.of, packets))))
-        return len(self._numbered) - 1, True
+        known.append((self._n_numbers, list(map(PacketFormat.of, packets))))
+        self._n_numbers += 1
+        return self._n_numbers - 1, True
 
     def scheduled(self, workload: Workload, n_microbatches: int) -> Scheduled:
         known = self._schedules.get(n_microbatches)
