@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import cProfile
 import functools
-import pstats
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -157,13 +156,14 @@ def functions(model: InterlockingBackpropModel, rank: int, n: int) -> list[tuple
     profile.enable()
     steps(model, rank, n)
     profile.disable()
-    entries: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    return [(short_name(function), int(calls), own) for function, (_, calls, own, _, _) in entries.items()]
+    return [(short_name(entry.code), entry.callcount, entry.inlinetime) for entry in profile.getstats()]
 
 
-def short_name(function: tuple[str, int, str]) -> str:
-    file, line, name = function
-    return name if file == "~" else f"{'/'.join(Path(file).parts[-2:])}:{line} {name}"
+def short_name(code: CodeType | str) -> str:
+    """Of a function; one in C comes as its name."""
+    if isinstance(code, str):
+        return code
+    return f"{'/'.join(Path(code.co_filename).parts[-2:])}:{code.co_firstlineno} {code.co_name}"
 
 
 def on_rank(rank: int, size: int, scheme: str, m: int, n: int, rounds: int, lists_functions: bool) -> dict[str, Any]:

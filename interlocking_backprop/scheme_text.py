@@ -49,7 +49,9 @@ def _read_csv(path: Path, n_components: int) -> Scheme:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"scheme file {path} cannot be read ({error}).") from None
+        raise ValueError(
+            f"scheme file {path} cannot be read ({error}); expected a CSV file with a row of the matrix on each line."
+        ) from None
     matrix = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):

@@ -37,8 +37,9 @@ def component_sizes(
         return parse_block_counts(blocks_per_component, n_blocks)
     if not is_whole(blocks_per_component, 1, n_blocks):
         raise ValueError(
-            f"blocks_per_component is {blocks_per_component!r}; expected a number of components from 1 to {n_blocks}, "
-            "the number of blocks with those of input and output, or the blocks of each component as in '1,1,rest'."
+            f"blocks_per_component is {blocks_per_component!r}; expected a number of components from 1 to {n_blocks} "
+            "(--components on the command line), the number of blocks with those of input and output, or the blocks of "
+            "each component as in '1,1,rest'."
         )
     return balanced_cuts(costs(), blocks_per_component)
 

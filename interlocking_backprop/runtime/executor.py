@@ -169,8 +169,7 @@ class Executor:
             return partial(self._forward, place)
         if kind is Kind.LOSS:
             return partial(self._loss, place)
-        if self._transport is None:
-            raise ValueError(f"{action} sends or receives a message, but all components are in one place.")
+        assert self._transport is not None
         if kind is Kind.SEND_F:
             return partial(self._send_forward, self._transport, place)
         if kind is Kind.RECV_F:

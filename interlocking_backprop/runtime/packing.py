@@ -1,4 +1,4 @@
-"""Tensors as messages: each as its bytes, so any dtype will do; small ones together, because a message costs more."""
+"""Tensors as messages: any dtype will do, as bytes if need be; small ones together, because a message costs more."""
 
 from __future__ import annotations
 
@@ -65,12 +65,13 @@ class Layout:
         groups = _groups([f.n_bytes for f in self.formats])
         self._messages = [self._places(group) for group in groups]
         self._sizes = [sum(_aligned(self.formats[n].n_bytes) for n in group) for group in groups]
+        # By far the most frequent: a gradient. The way through the general case costs half as much again.
         self._is_single = len(self.formats) == len(groups) == 1
         travelling = {n for group in groups for n in group}
         self._empty = [n for n in range(len(self.formats)) if n not in travelling]
 
     def pack(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """The messages that tensors travel in, as bytes.
+        """The messages that tensors travel in.
 
         Args:
             values: of these formats.

@@ -252,7 +252,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         fields = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"configuration {path} cannot be read as JSON ({error}).") from None
+        raise ValueError(
+            f"configuration {path} cannot be read as JSON ({error}); expected a file such as the config.json of a run."
+        ) from None
     if not isinstance(fields, dict):
         raise ValueError(f"configuration {path} holds a {type(fields).__name__}; expected an object of field names.")
     arguments = [argument for name, value in fields.items() for argument in _flags(name, value)]
