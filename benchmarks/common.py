@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from interlocking_backprop.files import write_text
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.training.run_folder import environment
 
 console = Console(width=120, highlight=False)

@@ -32,9 +32,9 @@ from torch import nn
 
 from interlocking_backprop.bench.bare import bare_times
 from interlocking_backprop.bench.engine import emulated_model
-from interlocking_backprop.bench.ranks import Ranks
-from interlocking_backprop.component import Component
-from interlocking_backprop.losses import Loss
+from interlocking_backprop.bench.processes import Ranks
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule

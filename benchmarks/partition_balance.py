@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import interlocking_backprop as ib
 from interlocking_backprop import resnet_builder, transformer_builder
 from interlocking_backprop.nets.block_costs import row_times
-from interlocking_backprop.partition import partition
+from interlocking_backprop.nets.partition import partition
 
 
 def gpt(args: argparse.Namespace) -> tuple[list[nn.Module], Tensor]:

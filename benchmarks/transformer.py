@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 import interlocking_backprop as ib
-from interlocking_backprop.token_loss import TokenLoss
-from interlocking_backprop.transformer_builder import to_plain, transformer
+from interlocking_backprop.nets.transformer_builder import to_plain, transformer
+from interlocking_backprop.text.token_loss import TokenLoss
 
 
 def adamw(params):

@@ -22,11 +22,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import interlocking_backprop as ib
 from interlocking_backprop.data import batches
-from interlocking_backprop.data.text import TextData, language_metrics, load_text
-from interlocking_backprop.generation import generate
-from interlocking_backprop.token_loss import TokenLoss
+from interlocking_backprop.nets.transformer_builder import describe, transformer
+from interlocking_backprop.text import TextData, language_metrics, load_text
+from interlocking_backprop.text.generation import generate
+from interlocking_backprop.text.token_loss import TokenLoss
 from interlocking_backprop.training.evaluation import evaluate
-from interlocking_backprop.transformer_builder import describe, transformer
 
 
 def main(args: Namespace) -> None:

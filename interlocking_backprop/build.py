@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from interlocking_backprop.checks import check_whole, is_whole
-from interlocking_backprop.component import Component, LRSchedulerConstructor, OptimizerConstructor
-from interlocking_backprop.losses import Loss, LossFunction
+from interlocking_backprop.common.checks import check_whole, is_whole
+from interlocking_backprop.engine.component import Component, LRSchedulerConstructor, OptimizerConstructor
+from interlocking_backprop.engine.losses import Loss, LossFunction
+from interlocking_backprop.engine.ties import separate
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.scheme import Scheme, e2e, local, nwise, pairwise
-from interlocking_backprop.ties import separate
+from interlocking_backprop.scheme.coefficients import Scheme, e2e, local, nwise, pairwise
 
 
 def build_model(

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import ModuleList, Parameter
 
-from interlocking_backprop.component import Component
-from interlocking_backprop.losses import Loss
-from interlocking_backprop.microbatch import batch_size, split
+from interlocking_backprop.engine.batch import batch_size, split
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.executor import Packet, Step
+from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.engine.tree import Tree, map_tensors
+from interlocking_backprop.planning.measure import measure_costs
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
-from interlocking_backprop.runtime.executor import Packet, Step
-from interlocking_backprop.runtime.local import LocalRuntime
-from interlocking_backprop.runtime.measure import measure_costs
+from interlocking_backprop.runtime.one_process import LocalRuntime
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
-from interlocking_backprop.runtime.process_groups import has_ranks
 from interlocking_backprop.runtime.ranks import RankRuntime
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.scheme import Scheme
-from interlocking_backprop.streams import Workload
-from interlocking_backprop.ties import Tie
-from interlocking_backprop.tree import Tree, map_tensors
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.streams import Workload
+from interlocking_backprop.transport.process_groups import has_ranks
 
 
 class InterlockingBackpropModel(nn.Module):

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interlocking_backprop.checks import check_whole
+from interlocking_backprop.common.checks import check_whole
 from interlocking_backprop.nets.auxiliary import build_aux_net
+from interlocking_backprop.nets.flops import forward_flops
 from interlocking_backprop.nets.grammar import parse_architecture, parse_aux_net
-from interlocking_backprop.nets.partition import forward_flops
 from interlocking_backprop.nets.resnet import BLOCK_TYPES, STEMS, NamedBlock, ResNet, Stem, build_blocks, initialise
 from interlocking_backprop.nets.row import component_sizes, describe, sequential
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from interlocking_backprop.bench.bare import bare_times
 from interlocking_backprop.bench.emulated import EmulatedComponent, emulated_costs, wake_on_time
 from interlocking_backprop.bench.peers import PEERS, peer_times
-from interlocking_backprop.bench.ranks import Ranks
+from interlocking_backprop.bench.processes import Ranks
 from interlocking_backprop.build import build_model
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.schedule.list_scheduling import RULES, list_schedule
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
-from interlocking_backprop.scheme_text import parse_scheme
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
+from interlocking_backprop.scheme.text import parse_scheme
 
 ENGINE, BARE = "engine", "bare loop"
 

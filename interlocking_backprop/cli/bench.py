@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from interlocking_backprop.arguments import parse
 from interlocking_backprop.bench.engine import ENGINE, Case, Measurement, cases, measure
-from interlocking_backprop.files import replacing, write_text
-from interlocking_backprop.scheme_text import parse_scheme
+from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.common.atomic_files import replacing, write_text
+from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.run_folder import environment
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from interlocking_backprop.arguments import parse
 from interlocking_backprop.cli.report import exits_table, show
+from interlocking_backprop.common.arguments import parse
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
 

@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from interlocking_backprop.arguments import parse
-from interlocking_backprop.data.text.tokenizer import Tokenizer
-from interlocking_backprop.generation import Sampler, generate_stream
-from interlocking_backprop.runtime.process_groups import has_ranks
-from interlocking_backprop.trained import language_model
+from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.text.generation import Sampler, generate_stream
+from interlocking_backprop.text.tokenizer import Tokenizer
+from interlocking_backprop.training.language_model import language_model
 from interlocking_backprop.training.select_device import select_device
+from interlocking_backprop.transport.process_groups import has_ranks
 
 
 @dataclass(frozen=True, kw_only=True)

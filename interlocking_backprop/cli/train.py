@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from interlocking_backprop.arguments import parse
 from interlocking_backprop.cli.main import fail
 from interlocking_backprop.cli.report import exits_table, is_first_rank, show
+from interlocking_backprop.common.arguments import parse
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.interruption import Stopped

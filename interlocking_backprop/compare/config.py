@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from interlocking_backprop.arguments import parse
+from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.scheme.phases import SchemePlan
 from interlocking_backprop.training.config import TrainConfig
-from interlocking_backprop.training.scheme_plan import SchemePlan
 
 TUNE_SEED = 1_000_000
 """Of the tuning trials; the seeds of the runs are below it."""

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import CompareConfig
-from interlocking_backprop.files import write_text
-from interlocking_backprop.scheme_text import parse_scheme
+from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
 
 # What may differ from one start to the next: the grid, and what changes no run.

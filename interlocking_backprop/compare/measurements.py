@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.display import Item
-from interlocking_backprop.compare.estimating import CostModel, Link, estimate
 from interlocking_backprop.compare.folder import ComparisonFolder
 from interlocking_backprop.compare.jobs import Job, Outcome, Report
-from interlocking_backprop.compare.profiling import profile
 from interlocking_backprop.compare.results import Estimate, Profile
-from interlocking_backprop.files import write_text
+from interlocking_backprop.planning.estimating import CostModel, Link, estimate
+from interlocking_backprop.planning.profiling import profile
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.trainer import Trainer
 

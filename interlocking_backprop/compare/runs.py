@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.jobs import Job, Outcome, Report
 from interlocking_backprop.compare.results import Point, RunResult
-from interlocking_backprop.files import write_text
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.interruption import Stopped

@@ -7,11 +7,11 @@ import itertools
 import json
 from typing import Any
 
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
-from interlocking_backprop.files import write_text
-from interlocking_backprop.training.scheme_plan import SchemePlan
+from interlocking_backprop.scheme.phases import SchemePlan
 
 
 class Tuning:

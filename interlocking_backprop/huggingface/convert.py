@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from interlocking_backprop.engine.tree import Tree, to_device
 from interlocking_backprop.huggingface import library
 from interlocking_backprop.huggingface.bert import Bert, DistilBert, Roberta
 from interlocking_backprop.huggingface.family import Family
@@ -26,8 +27,7 @@ from interlocking_backprop.huggingface.tied_weights import is_tied, untie
 from interlocking_backprop.huggingface.vit import ViT
 from interlocking_backprop.nets.block_costs import Measure
 from interlocking_backprop.nets.heads import HeadFactory, auxiliary_heads
-from interlocking_backprop.partition import cut
-from interlocking_backprop.tree import Tree, to_device
+from interlocking_backprop.nets.partition import cut
 
 FAMILIES: dict[str, Family] = {
     "BertForSequenceClassification": Bert(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.nn import functional as F
 
-from interlocking_backprop.token_loss import TokenLoss
+from interlocking_backprop.text.token_loss import TokenLoss
 
 IGNORED = -100
 

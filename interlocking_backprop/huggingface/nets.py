@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.huggingface.family import Family
-from interlocking_backprop.tree import Tree
 
 
 class Selection(nn.Module):

@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from interlocking_backprop.nets.partition import forward_flops
+from interlocking_backprop.engine.tree import Tree, detached, map_tensors, tensors
+from interlocking_backprop.nets.flops import forward_flops
 from interlocking_backprop.nets.undisturbed import devices_of, undisturbed
-from interlocking_backprop.tree import Tree, detached, map_tensors, tensors
 
 Measure = Literal["time", "parameters", "activations", "flops"]
 MEASURES: tuple[Measure, ...] = ("time", "parameters", "activations", "flops")

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from interlocking_backprop.checks import is_whole
+from interlocking_backprop.common.checks import is_whole
+from interlocking_backprop.engine.tree import Tree, tensors
 from interlocking_backprop.nets.auxiliary import build_aux_net
 from interlocking_backprop.nets.undisturbed import undisturbed
-from interlocking_backprop.tree import Tree, tensors
 
 Kind = Literal["auto", "image", "token", "pooled"]
 Output = Literal["classes", "tokens"]

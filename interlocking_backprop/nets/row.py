@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from interlocking_backprop.checks import is_whole
+from interlocking_backprop.common.checks import is_whole
 from interlocking_backprop.nets.grammar import parse_block_counts
-from interlocking_backprop.nets.partition import balanced_cuts
+from interlocking_backprop.schedule.cuts import balanced_cuts
 
 
 def sequential(blocks: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from interlocking_backprop.runtime.randomness import generator_of, preserved
-from interlocking_backprop.tree import Tree, tensors
+from interlocking_backprop.engine.randomness import generator_of, preserved
+from interlocking_backprop.engine.tree import Tree, tensors
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interlocking_backprop.component import Component
-from interlocking_backprop.losses import Loss
-from interlocking_backprop.scheme import Scheme
-from interlocking_backprop.ties import Tie
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.version import __version__
 
 

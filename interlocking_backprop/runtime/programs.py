@@ -9,23 +9,23 @@ from typing import NamedTuple
 
 import torch
 
-from interlocking_backprop.component import Component
-from interlocking_backprop.losses import Loss
-from interlocking_backprop.runtime.announcement import Announcement, Operation, digest
-from interlocking_backprop.runtime.channels import Channels
-from interlocking_backprop.runtime.executor import Executor, Packet, Place
-from interlocking_backprop.runtime.packing import Layout, TensorFormat
-from interlocking_backprop.runtime.plan import PacketFormat, Plan, RankTransport
-from interlocking_backprop.runtime.shared_gradients import between
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.executor import Executor, Packet, Place
+from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.shared_gradients import between
+from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.engine.tree import tensors
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import validate
-from interlocking_backprop.streams import Workload
-from interlocking_backprop.ties import Tie
-from interlocking_backprop.tree import tensors
+from interlocking_backprop.scheme.streams import Workload
+from interlocking_backprop.transport.announcement import Announcement, Operation, digest
+from interlocking_backprop.transport.channels import Channels
+from interlocking_backprop.transport.exchange import PacketFormat, Plan, RankTransport
+from interlocking_backprop.transport.packing import Layout, TensorFormat
 
 
 @dataclass(frozen=True)

@@ -20,23 +20,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from interlocking_backprop.component import Component
-from interlocking_backprop.losses import Loss
-from interlocking_backprop.runtime.agreement import agree, from_rank_0, serve_store
-from interlocking_backprop.runtime.announcement import Announcement, Operation
-from interlocking_backprop.runtime.channels import Channels, PeerLost, RankFailedError
-from interlocking_backprop.runtime.executor import Executor, Packet, Step
-from interlocking_backprop.runtime.headers import Headers
-from interlocking_backprop.runtime.plan import Arrivals, Plan
-from interlocking_backprop.runtime.process_groups import World, join
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.executor import Executor, Packet, Step
+from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.engine.tree import Tree, map_tensors
 from interlocking_backprop.runtime.programs import Programs
-from interlocking_backprop.runtime.watchdog import Watchdog
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.streams import Workload
-from interlocking_backprop.ties import Tie
-from interlocking_backprop.tree import Tree, map_tensors
+from interlocking_backprop.scheme.streams import Workload
+from interlocking_backprop.transport.agreement import agree, from_rank_0, serve_store
+from interlocking_backprop.transport.announcement import Announcement, Operation
+from interlocking_backprop.transport.channels import Channels, PeerLost, RankFailedError
+from interlocking_backprop.transport.exchange import Arrivals, Plan
+from interlocking_backprop.transport.headers import Headers
+from interlocking_backprop.transport.process_groups import World, join
+from interlocking_backprop.transport.watchdog import Watchdog
 
 _OUTSIDE = "code outside of the model"
 

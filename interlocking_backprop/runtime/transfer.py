@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from interlocking_backprop.tree import Tree, map_tensors, tensors, to_device
+from interlocking_backprop.engine.tree import Tree, map_tensors, tensors, to_device
 
 
 class Transfer:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from interlocking_backprop.schedule.action import Action, Kind
-from interlocking_backprop.streams import Pass, Workload
+from interlocking_backprop.scheme.streams import Pass, Workload
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interlocking_backprop.files import replacing
+from interlocking_backprop.common.atomic_files import replacing
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule

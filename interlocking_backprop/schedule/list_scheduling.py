@@ -26,7 +26,7 @@ from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.messages import with_messages
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import message_time, simulate
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 
 @dataclass(frozen=True)

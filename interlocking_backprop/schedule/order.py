@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 
 def depth_first(workload: Workload, n_microbatches: int = 1) -> Schedule:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from interlocking_backprop.nets.partition import balanced_cuts
 from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.schedule.cuts import balanced_cuts
 
 
 def balanced_placement(n_components: int, n_ranks: int, costs: Costs | None = None) -> tuple[int, ...]:

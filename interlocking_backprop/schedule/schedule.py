@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interlocking_backprop.files import write_text
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.scheme import Scheme
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.streams import Workload
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from interlocking_backprop.files import replacing, write_text
+from interlocking_backprop.common.atomic_files import replacing, write_text
 from interlocking_backprop.model import InterlockingBackpropModel
 
 Which = Literal["last", "best"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from interlocking_backprop.arguments import parse
-from interlocking_backprop.files import write_text
+from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.common.atomic_files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from interlocking_backprop.files import write_text
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.training.run_folder import RunFolder
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from interlocking_backprop.files import write_text
+from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.training.checkpoints import Checkpoints
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
 from interlocking_backprop.version import __version__

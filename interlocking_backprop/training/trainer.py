@@ -18,22 +18,22 @@ from torch import Tensor
 
 from interlocking_backprop.build import build_model
 from interlocking_backprop.data import batches
+from interlocking_backprop.engine.allocator import keep_freed_memory
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.runtime.allocator import keep_freed_memory
-from interlocking_backprop.runtime.process_groups import has_ranks
+from interlocking_backprop.scheme.phases import SchemePlan
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
-from interlocking_backprop.training.display import Display
 from interlocking_backprop.training.divergence import BadLoss, Diverged, first_bad_loss
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
 from interlocking_backprop.training.interruption import Interruption, Stopped, interruptible
 from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
+from interlocking_backprop.training.progress import Display
 from interlocking_backprop.training.run_folder import RunFolder
-from interlocking_backprop.training.scheme_plan import SchemePlan
 from interlocking_backprop.training.select_device import select_device
 from interlocking_backprop.training.stopwatch import Stopwatch
 from interlocking_backprop.training.tasks import Part, build_task
+from interlocking_backprop.transport.process_groups import has_ranks
 
 # What rank 0 tells the others with a step, by the model's flag.
 _STOP, _DIVERGED = 1, 2

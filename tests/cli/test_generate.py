@@ -15,11 +15,11 @@ import torch
 
 from interlocking_backprop.cli.generate import decoded, main
 from interlocking_backprop.cli.main import main as ibp
-from interlocking_backprop.data.text import tokenizer_from_json
-from interlocking_backprop.data.text.tokenizer import ByteTokenizer
-from interlocking_backprop.generation import generate
-from interlocking_backprop.trained import language_model
+from interlocking_backprop.text import tokenizer_from_json
+from interlocking_backprop.text.generation import generate
+from interlocking_backprop.text.tokenizer import ByteTokenizer
 from interlocking_backprop.training.config import TrainConfig
+from interlocking_backprop.training.language_model import language_model
 from tests.cli.text_runs import arguments
 
 HERE = ["--device", "cpu", "--tokens", "40"]

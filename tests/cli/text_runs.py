@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.data_text.made import write_texts
+from tests.text.made import write_texts
 
 NET = ["--model", "transformer", "--width", "16", "--depth", "4", "--attention-heads", "2", "--context", "32"]
 SMALL = ["train", *NET, "--components", "3", "--scheme", "3wise-sum", "--batch-size", "32", "--microbatches", "2"]

@@ -13,7 +13,7 @@ from interlocking_backprop.compare.folder import ComparisonFolder
 from interlocking_backprop.compare.runs import grid
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import NET, compare, results, rows
-from tests.data_text.made import write_texts
+from tests.text.made import write_texts
 
 FLAGS = ["--schemes", "e2e,pairwise", "local:1,e2e", "--components", "2", "--seeds", "2", "--epochs", "2"]
 

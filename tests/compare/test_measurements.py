@@ -8,9 +8,9 @@ import math
 import pytest
 
 import interlocking_backprop as ib
-from interlocking_backprop.compare.estimating import CostModel, Link, estimate
-from interlocking_backprop.compare.phases import phases_of
-from interlocking_backprop.compare.profiling import profile
+from interlocking_backprop.planning.estimating import CostModel, Link, estimate
+from interlocking_backprop.planning.phases import phases_of
+from interlocking_backprop.planning.profiling import profile
 from interlocking_backprop.schedule.costs import ComponentCosts
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import train_config

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_text.made import write_texts
 from tests.ranks.test_torchrun import finished, torchrun
+from tests.text.made import write_texts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_transformer.py"
 NET = ["--components", "3", "--width", "16", "--depth", "4", "--heads", "2", "--context", "32"]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import interlocking_backprop as ib
-from interlocking_backprop.bench.ranks import on_ranks
-from interlocking_backprop.generation import generate
-from interlocking_backprop.token_loss import TokenLoss
-from interlocking_backprop.transformer_builder import transformer
+from interlocking_backprop.bench.processes import on_ranks
+from interlocking_backprop.nets.transformer_builder import transformer
+from interlocking_backprop.text.generation import generate
+from interlocking_backprop.text.token_loss import TokenLoss
 
 PROMPTS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 

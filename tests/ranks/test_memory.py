@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from interlocking_backprop.bench.ranks import on_ranks
+from interlocking_backprop.bench.processes import on_ranks
 
 
 class Census:

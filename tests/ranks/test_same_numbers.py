@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from interlocking_backprop.bench.ranks import on_ranks
+from interlocking_backprop.bench.processes import on_ranks
 from tests.small_nets import mlp_components
 
 K = 5

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import interlocking_backprop as ib
-from interlocking_backprop.bench.ranks import on_ranks
+from interlocking_backprop.bench.processes import on_ranks
 from interlocking_backprop.huggingface import causal_lm_loss, from_huggingface
-from interlocking_backprop.token_loss import TokenLoss
-from interlocking_backprop.transformer_builder import transformer
+from interlocking_backprop.nets.transformer_builder import transformer
+from interlocking_backprop.text.token_loss import TokenLoss
 
 K, VOCABULARY, CONTEXT = 4, 17, 8
 RANDOM = ib.Scheme(np.triu(np.random.default_rng(3).normal(size=(K, K))), name="random")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
-from interlocking_backprop.bench.ranks import Ranks
+from interlocking_backprop.bench.processes import Ranks
 from tests.small_nets import mlp_components
 
 K, RANKS, STEPS, SETTLED = 5, 4, 1000, 200

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from interlocking_backprop.runtime.announcement import Operation
-from interlocking_backprop.runtime.executor import Packet
+from interlocking_backprop.engine.executor import Packet
 from interlocking_backprop.runtime.programs import Programs
+from interlocking_backprop.transport.announcement import Operation
 
 STEP = Operation.TRAINING_STEP
 

@@ -21,7 +21,7 @@ from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.schedule.validate import split_components
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 JOINT = [rule for rule in RULES if not rule.split]
 SPLIT = [rule for rule in RULES if rule.split]

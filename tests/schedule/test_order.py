@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.order import depth_first
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 
 def order(scheme: ib.Scheme, m: int = 1) -> str:

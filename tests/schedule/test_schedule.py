@@ -8,7 +8,7 @@ import interlocking_backprop as ib
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, merged_order, simulate
 from interlocking_backprop.schedule.validate import split_components
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 from tests.schedule.test_list_scheduling import problems
 
 

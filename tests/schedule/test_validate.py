@@ -6,7 +6,7 @@ import pytest
 
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.streams import Workload
+from interlocking_backprop.scheme.streams import Workload
 
 
 def rows(scheme: ib.Scheme, *orders: str, m: int = 1) -> Schedule:

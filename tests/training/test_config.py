@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import interlocking_backprop as ib
-from interlocking_backprop.arguments import parse
+from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.scheme.phases import SchemePlan
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.optimization import SchedulerOf
-from interlocking_backprop.training.scheme_plan import SchemePlan
 from interlocking_backprop.training.trainer import Trainer
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from interlocking_backprop.common.atomic_files import replacing, write_text
 from interlocking_backprop.compare.report.files import results_csv, runs_jsonl
 from interlocking_backprop.compare.report.page import page
 from interlocking_backprop.compare.report.pictures import pictures
 from interlocking_backprop.compare.report.summary import summarize
 from interlocking_backprop.compare.results import Comparison
-from interlocking_backprop.files import replacing, write_text
 
 _DPI = 150
 

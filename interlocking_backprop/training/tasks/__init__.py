@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interlocking_backprop.scheme import Scheme
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.task import Metrics, Part, Task
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from interlocking_backprop import resnet_builder
 from interlocking_backprop.data import load_data
-from interlocking_backprop.scheme import Scheme
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.task import Task, needed_heads
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from interlocking_backprop.losses import LossFunction
-from interlocking_backprop.scheme import Scheme
-from interlocking_backprop.tree import Tree
+from interlocking_backprop.engine.losses import LossFunction
+from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.scheme.coefficients import Scheme
 
 Part = Literal["validation", "test"]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from interlocking_backprop.data.text import language_metrics, load_text, perplexity
-from interlocking_backprop.scheme import Scheme
-from interlocking_backprop.token_loss import TokenLoss
-from interlocking_backprop.trained import TOKENIZER_FILE, transformer_of
+from interlocking_backprop.nets.transformer_builder import transformer
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.text import language_metrics, load_text, perplexity
+from interlocking_backprop.text.token_loss import TokenLoss
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.task import Metrics, Part, Task, needed_heads
+
+TOKENIZER_FILE = "tokenizer.json"
 
 
 def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
@@ -46,4 +49,23 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
         score="bits_per_byte",
         maximize=False,
         files={TOKENIZER_FILE: data.tokenizer.to_json()},
+    )
+
+
+def transformer_of(config: TrainConfig, vocabulary_size: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The Transformer that a configuration describes: main nets, and a head for each but the last."""
+    return transformer(
+        vocabulary_size,
+        width=config.width,
+        depth=config.depth,
+        n_heads=config.attention_heads,
+        context=config.context,
+        dropout=config.dropout,
+        positions=config.positions,
+        blocks_per_component=(
+            config.components if config.blocks_per_component == "auto" else config.blocks_per_component
+        ),
+        aux_rank=config.aux_rank or None,
+        chunked_loss=config.chunked_loss,
+        tied=config.tied,
     )

@@ -1,0 +1,98 @@
+"""Sums the gradients of weights that components share, wherever these are, before the weights are updated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.graph import Gradient
+from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.scheme.streams import Workload
+
+
+class SharedTransport(Protocol):
+    """Takes gradients of shared weights to components that are elsewhere, and brings theirs."""
+
+    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
+        """Sends what component i has for the weights that it shares with component j."""
+
+    def receive_shared(self, j: int, i: int) -> Gradient:
+        """Waits for what component j has for the weights that it shares with component i."""
+
+
+class SharedGradients:
+    """The gradients of shared weights in a step.
+
+    Args:
+        workload: the scheme and the network.
+        ties: the weights that are shared.
+        components: those at hand, by index.
+        transport: to and from the others.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        ties: Sequence[Tie],
+        components: Mapping[int, Component],
+        transport: SharedTransport | None,
+    ) -> None:
+        self._components, self._transport = components, transport
+        self._ties = [tie for tie in ties if tie.components in workload.ties]
+        self._sharers = {i: workload.sharers(i) for i in components}
+        self._given: dict[tuple[int, int], Gradient] = {}
+
+    def give(self, i: int) -> None:
+        """Hands the gradients that component i has to all that share weights with it."""
+        for j in sorted({j for tie in self._of(i) for j in tie.components} - {i}):
+            gradients = [_gradient(self._weight(i, tie)) for tie in between(self._ties, i, j)]
+            if j in self._components:
+                self._given[i, j] = gradients
+            else:
+                assert self._transport is not None
+                self._transport.send_shared(i, j, gradients)
+
+    def take(self, i: int) -> None:
+        """Adds to the gradients of component i's shared weights what the others have, in the order of components."""
+        if not self._sharers[i]:
+            return
+        received = {j: iter(self._received(j, i)) for j in self._sharers[i] if j != i}
+        for tie in self._of(i):
+            weight = self._weight(i, tie)
+            terms = [
+                _gradient(weight) if j == i else next(received[j]).to(weight.device)
+                for j in self._sharers[i]
+                if j in tie.components
+            ]
+            if terms:
+                weight.grad = sum(terms[1:], start=terms[0].clone())
+
+    def clear(self) -> None:
+        """Forgets what a step that failed has left."""
+        self._given.clear()
+
+    def _received(self, j: int, i: int) -> Gradient:
+        if j in self._components:
+            return self._given.pop((j, i))
+        assert self._transport is not None
+        return self._transport.receive_shared(j, i)
+
+    def _of(self, i: int) -> list[Tie]:
+        return [tie for tie in self._ties if i in tie.components]
+
+    def _weight(self, i: int, tie: Tie) -> Parameter:
+        return self._components[i].main_net.get_parameter(tie.name_in(i))
+
+
+def between(ties: Sequence[Tie], i: int, j: int) -> list[Tie]:
+    """The weights that two components share."""
+    return [tie for tie in ties if i in tie.components and j in tie.components]
+
+
+def _gradient(weight: Parameter) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad

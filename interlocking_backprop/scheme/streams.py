@@ -1,0 +1,272 @@
+"""From the matrix to the passes: which vector-Jacobian products each component owes, and no others.
+
+Component k wants the gradient of ``sum_j C[k, j] * loss_j``. Seen from the input of component i > k that is a linear
+combination of the losses from i on, with the row tail ``C[k, i:]`` as coefficients. Everything that the components
+below i want is therefore spanned by their tails, and it suffices to send one gradient, a *credit stream*, for each
+vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
+streams than the rank of the tails cannot serve all of them: the number derived here is the least possible.
+
+The basis consists of tails themselves, so that nothing is scaled or added for the usual schemes:
+
+    3-wise, K = 5                 loss:  0  1  2  3  4
+      tails at the input of 3:   k = 1            1  .     stream 0: loss 3
+                                 k = 2            .  1     stream 1: loss 4
+      own row of component 3:                     .  1     the same as stream 1: one joint backward pass
+
+The derivation is section 1 of docs/design.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from interlocking_backprop.scheme.coefficients import Scheme
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A gradient at the output of component i, as a linear combination of what is at hand there.
+
+    Attributes:
+        loss: coefficient of the gradient of the component's own loss, ``d loss_i / d y_i``.
+        streams: (index, coefficient) of the streams received from component i + 1, in ascending order.
+    """
+
+    loss: float
+    streams: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One backward pass through a component.
+
+    Attributes:
+        kind: "I" yields the gradient of the inputs, "W" that of the weights, "B" both at once.
+        stream: index of the stream that the input gradient is; None for "W".
+        source: the gradient at the output that it starts from.
+        last_loss: the last loss that the source is made of; the pass can run once that loss has been computed.
+    """
+
+    kind: Literal["I", "W", "B"]
+    stream: int | None
+    source: Source
+    last_loss: int
+
+
+@dataclass(frozen=True)
+class ComponentWork:
+    """What a component owes for each micro-batch, beside its forward pass.
+
+    Attributes:
+        streams: the coefficient vectors, over losses i … K-1, of the gradients that it sends to component i - 1.
+        passes: its backward passes: input-gradient passes in the order of their streams, the weight-gradient or joint
+            pass last.
+        computes_loss: whether loss i is computed.
+        updates: whether anything has to be updated after the step: main weights that receive a gradient, a head, or
+            weights shared with a component that has a gradient for them.
+    """
+
+    streams: tuple[tuple[float, ...], ...]
+    passes: tuple[Pass, ...]
+    computes_loss: bool
+    updates: bool
+
+    @property
+    def uses_loss_gradient(self) -> bool:
+        """Whether some pass starts from the gradient of loss i."""
+        return any(p.source.loss != 0 for p in self.passes)
+
+    @property
+    def weight_pass(self) -> Pass | None:
+        """The pass that yields the gradient of the main weights; None for a frozen component."""
+        return self.passes[-1] if self.passes and self.passes[-1].kind != "I" else None
+
+    def input_pass(self, stream: int) -> Pass:
+        """The pass that yields a stream."""
+        return next(p for p in self.passes if p.stream == stream)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A scheme, and what is known of the network that it is applied to.
+
+    Attributes:
+        scheme: the matrix.
+        heads: for each component, whether its loss can be computed: an auxiliary head for all but the last. A head
+            that the scheme does not use is trained all the same, on its own loss.
+        trainable: for each component, whether its main net has weights that want a gradient.
+        ties: the components, in ascending order, of each group that shares weights which want a gradient.
+
+    Raises:
+        ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
+    """
+
+    scheme: Scheme
+    heads: tuple[bool, ...]
+    trainable: tuple[bool, ...]
+    ties: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        k = self.scheme.n_components
+        for name, flags in (("heads", self.heads), ("trainable", self.trainable)):
+            if len(flags) != k:
+                raise ValueError(f"{name} has {len(flags)} entries for {k} components.")
+        for j in range(k - 1):
+            users = np.flatnonzero(self._matrix[:, j])
+            if len(users) and not self.heads[j]:
+                raise ValueError(
+                    f"scheme {self.scheme.name!r} trains component {users[0]} with loss {j}, but auxiliary net {j} is "
+                    f"None; pass a head for component {j}, or a scheme whose column {j} is zero."
+                )
+
+    @classmethod
+    def of(
+        cls,
+        scheme: Scheme,
+        heads: Sequence[bool] | None = None,
+        trainable: Sequence[bool] | None = None,
+        ties: tuple[tuple[int, ...], ...] = (),
+    ) -> Workload:
+        """The workload of a scheme with a head wherever one is used, unless said otherwise."""
+        k = scheme.n_components
+        if heads is None:
+            heads = [bool(scheme.matrix[:, j].any()) for j in range(k - 1)] + [True]
+        return cls(scheme, tuple(heads), tuple(trainable) if trainable is not None else (True,) * k, ties)
+
+    @property
+    def n_components(self) -> int:
+        return self.scheme.n_components
+
+    def sharers(self, i: int) -> list[int]:
+        """The components, in ascending order, whose gradients weights of component i get, itself among them.
+
+        None if it shares no weights.
+        """
+        tied = {j for tie in self.ties if i in tie for j in tie}
+        return [j for j in sorted(tied) if self._matrix[j].any()]
+
+    @cached_property
+    def _matrix(self) -> Vector:
+        """The coefficients that matter: no row for a component without weights to train."""
+        return self.scheme.matrix * np.array(self.trainable, dtype=np.float64)[:, None]
+
+    @cached_property
+    def components(self) -> tuple[ComponentWork, ...]:
+        """The work of each component."""
+        k = self.n_components
+        works: list[ComponentWork] = []
+        for i in reversed(range(k)):
+            streams = _basis(self._matrix[:i, i:], self._matrix[i, i:])
+            works.insert(0, self._work(i, streams, works[0] if works else None))
+        return tuple(works)
+
+    def _work(self, i: int, streams: Vector, above: ComponentWork | None) -> ComponentWork:
+        """The work of component i, which sends the streams and receives those of the component above."""
+
+        def backward_pass(kind: Literal["I", "W", "B"], stream: int | None, tail: Vector) -> Pass:
+            source = Source(float(tail[0]), ())
+            ends = [i] if source.loss else []
+            if above is not None:
+                received = np.array(above.streams).reshape(-1, len(tail) - 1)
+                used = [(s, float(c)) for s, c in enumerate(_coordinates(tail[1:], received)) if c != 0]
+                source = Source(source.loss, tuple(used))
+                ends += [above.input_pass(s).last_loss for s, _ in used]
+            return Pass(kind, stream, source, max(ends))
+
+        own = self._matrix[i, i:]
+        passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if not np.array_equal(v, own)]
+        if own.any():
+            joint = next((s for s, v in enumerate(streams) if np.array_equal(v, own)), None)
+            passes.append(backward_pass("W" if joint is None else "B", joint, own))
+        return ComponentWork(
+            streams=tuple(tuple(map(float, v)) for v in streams),
+            passes=tuple(passes),
+            computes_loss=above is None or self.heads[i],
+            updates=bool(own.any()) or (above is not None and self.heads[i]) or bool(self.sharers(i)),
+        )
+
+
+def _basis(tails: Vector, own: Vector) -> Vector:
+    """The streams at a boundary: vectors that span all tails there, in the order of their last losses.
+
+    They are the tails themselves, multiples counted once. ``own``, the tail of the component above the boundary,
+    stands in for a multiple of it, for then its weight-gradient pass and an input-gradient pass are one.
+    """
+    candidates: list[Vector] = []
+    for tail in tails:
+        if tail.any() and not any(_parallel(tail, other) for other in candidates):
+            candidates.append(own if _parallel(tail, own) else tail)
+    candidates.sort(key=_last)
+    return np.array(_reduced(candidates, own)).reshape(-1, tails.shape[1])
+
+
+def _reduced(candidates: list[Vector], own: Vector) -> list[Vector]:
+    """Fewer vectors with the same span, if there are such; ``own`` among them wherever it lies in the span.
+
+    Vectors so close to dependence that the others would enter with large coefficients of opposite sign stay apart:
+    the pass that this would save is not worth the digits that it would cost.
+    """
+    rank = _rank(candidates)
+    spans_own = bool(own.any()) and _rank([*candidates, own]) == rank
+    has_own = any(v is own for v in candidates)
+    if rank == len(candidates) and (has_own or not spans_own):
+        return candidates
+    chosen = [own] if spans_own else []
+    pool = [v for v in candidates if v is not own]
+    while len(chosen) < rank:
+        # The one furthest from the span of those chosen, the earliest of equals.
+        distances = [_distance(v / np.linalg.norm(v), chosen) for v in pool]
+        chosen.append(pool.pop(int(np.argmax(np.round(distances, 6)))))
+    basis = np.array(sorted(chosen, key=_last))
+    return list(basis) if all(_representable(v, basis) for v in candidates) else candidates
+
+
+def _last(v: Vector) -> int:
+    return int(np.flatnonzero(v)[-1])
+
+
+def _rank(vectors: list[Vector]) -> int:
+    return int(np.linalg.matrix_rank([v / np.linalg.norm(v) for v in vectors], tol=1e-9)) if vectors else 0
+
+
+def _distance(v: Vector, others: list[Vector]) -> float:
+    if not others:
+        return float(np.linalg.norm(v))
+    q, _ = np.linalg.qr(np.array(others).T)
+    return float(np.linalg.norm(v - q @ (q.T @ v)))
+
+
+def _parallel(a: Vector, b: Vector) -> bool:
+    """Whether two vectors are multiples of one another, up to the rounding of their entries (0.1, 1/3)."""
+    pivot = int(np.argmax(np.abs(b)))
+    return bool(b[pivot]) and np.allclose(a, a[pivot] / b[pivot] * b, rtol=1e-14, atol=0.0)
+
+
+def _representable(v: Vector, basis: Vector) -> bool:
+    coordinates = _coordinates(v, basis)
+    sizes = np.abs(coordinates) * np.linalg.norm(basis, axis=1)
+    exact = np.allclose(coordinates @ basis, v, rtol=0.0, atol=1e-13 * float(np.linalg.norm(v)))
+    return exact and bool(sizes.max() <= 16 * np.linalg.norm(v))
+
+
+def _coordinates(v: Vector, basis: Vector) -> Vector:
+    """The coefficients of a vector of the span in a basis; a single exact one for a multiple of a basis vector."""
+    coordinates = np.zeros(len(basis))
+    if not v.any():
+        return coordinates
+    for s, stream in enumerate(basis):
+        if _parallel(v, stream):
+            pivot = int(np.argmax(np.abs(stream)))
+            coordinates[s] = v[pivot] / stream[pivot]
+            return coordinates
+    coordinates[:] = np.linalg.lstsq(basis.T, v, rcond=None)[0]
+    coordinates[np.abs(coordinates) < 1e-14 * np.abs(coordinates).max()] = 0.0
+    return coordinates

@@ -1,0 +1,162 @@
+"""Tensors as messages: any dtype will do, as bytes if need be; small ones together, because a message costs more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interlocking_backprop.engine.tree import Tree, map_tensors
+
+# Tensors up to this many bytes travel together; to copy more costs more than another message.
+_SMALL = 1 << 16
+_ALIGNMENT = 16
+# What every backend sends as it is; anything else goes as bytes.
+_NATIVE = frozenset([torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.int8, torch.uint8])
+
+
+@dataclass(frozen=True)
+class TensorFormat:
+    """What a tensor looks like before it is there."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    requires_grad: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorFormat:
+        return cls(tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape, start=self.dtype.itemsize)
+
+    def is_of(self, value: object) -> bool:
+        """Whether that is what a tensor looks like."""
+        return (
+            isinstance(value, Tensor)
+            and value.dtype is self.dtype
+            and value.requires_grad is self.requires_grad
+            and value.shape == self.shape
+        )
+
+
+def format_of(tree: Tree) -> Tree:
+    """The structure with a `TensorFormat` in the place of every tensor."""
+    return map_tensors(TensorFormat.of, tree)
+
+
+class Layout:
+    """How tensors of known formats travel.
+
+    It is made once for all messages that look the same: what there is to find out about them is found out here.
+
+    Args:
+        formats: of the tensors, in their order.
+    """
+
+    def __init__(self, formats: Sequence[TensorFormat]) -> None:
+        self.formats = list(formats)
+        self._strides = [_strides(f.shape) for f in self.formats]
+        # Empty tensors do not travel; neighbours that are small share a message.
+        groups = _groups([f.n_bytes for f in self.formats])
+        self._messages = [self._places(group) for group in groups]
+        self._sizes = [sum(_aligned(self.formats[n].n_bytes) for n in group) for group in groups]
+        # By far the most frequent: a gradient. The way through the general case costs half as much again.
+        self._is_single = len(self.formats) == len(groups) == 1
+        travelling = {n for group in groups for n in group}
+        self._empty = [n for n in range(len(self.formats)) if n not in travelling]
+
+    def pack(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """The messages that tensors travel in.
+
+        Args:
+            values: of these formats.
+        """
+        if self._is_single:
+            return [_message(values[0].contiguous())]
+        return [_joined([values[n] for n, _ in places]) for places in self._messages]
+
+    def receive(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors that will be there when the messages have arrived, and the messages to receive into."""
+        formats, strides = self.formats, self._strides
+        if self._is_single:
+            tensor = torch.empty(formats[0].shape, dtype=formats[0].dtype, device=device)
+            return [tensor], [_message(tensor)]
+        tensors: dict[int, Tensor] = {}
+        messages = []
+        for places, size in zip(self._messages, self._sizes, strict=True):
+            if len(places) == 1:
+                n = places[0][0]
+                tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+                messages.append(_message(tensors[n]))
+                continue
+            message = torch.empty(size, dtype=torch.uint8, device=device)
+            for n, offset in places:
+                elements = message.view(formats[n].dtype)
+                # With .data each gets a version counter of its own: to autograd they are tensors like any others.
+                tensors[n] = elements.as_strided(formats[n].shape, strides[n], offset).data
+            messages.append(message)
+        for n in self._empty:
+            tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+        return [tensors[n] for n in range(len(formats))], messages
+
+    def _places(self, group: Sequence[int]) -> list[tuple[int, int]]:
+        """The tensors in a message: their indices, and where they begin, in elements of theirs."""
+        places, begin = [], 0
+        for n in group:
+            places.append((n, begin // self.formats[n].dtype.itemsize))
+            begin += _aligned(self.formats[n].n_bytes)
+        return places
+
+
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    """Tensors as one message; one alone is not copied."""
+    if len(values) == 1:
+        return _message(values[0].contiguous())
+    pieces = []
+    for value in values:
+        piece = _bytes(value.contiguous())
+        pieces.append(piece)
+        gap = _aligned(piece.numel()) - piece.numel()
+        if gap:
+            pieces.append(piece.new_zeros(gap))
+    return torch.cat(pieces)
+
+
+def _message(value: Tensor) -> Tensor:
+    """A contiguous tensor, as it can be sent."""
+    return value if value.dtype in _NATIVE else _bytes(value)
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """The memory of a contiguous tensor."""
+    return value.view(-1).view(torch.uint8)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of a contiguous tensor."""
+    return torch.empty(shape, device="meta").stride()
+
+
+def _groups(sizes: Sequence[int]) -> list[list[int]]:
+    """Which tensors share a message."""
+    groups: list[list[int]] = []
+    together = 0
+    for n, size in enumerate(sizes):
+        if size == 0:
+            continue
+        if groups and together + size <= _SMALL:
+            groups[-1].append(n)
+            together += size
+        else:
+            groups.append([n])
+            together = size
+    return groups
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
