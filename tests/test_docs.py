@@ -1,18 +1,27 @@
-"""The documentation: links lead somewhere, and the snippets of Python run as they stand."""
+"""The documentation: links and names lead somewhere, and the snippets of Python run as they stand."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+import interlocking_backprop
+
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "interlocking_backprop"
+FOLDERS = ("benchmarks", "docs", "examples", "interlocking_backprop", "scripts", "tests")
+PACKAGE_FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"data"}  # data/ is a user's too
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _CODE = re.compile(r"^(?P<fence>```+)(?P<language>\w*)\n(?P<code>.*?)^(?P=fence)$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`[^`\n]+`")
+_PATH = re.compile(r"[\w.-]+(?:/[\w.-]*)+|[\w-]+\.py\b")
+_NAME = re.compile(r"\b(?:interlocking_backprop|ib)((?:\.[A-Za-z_]\w*)+)")
+
 
 
 def text_of(page: Path) -> str:
@@ -24,6 +33,27 @@ def anchors(page: Path) -> set[str]:
     """The headings of a page as GitHub makes anchors of them."""
     headings = re.findall(r"^#+ (.+)$", _CODE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def paths(page: Path) -> set[str]:
+    """What reads as a path in the repository or in the package; ``train.py`` is a script of the reader's."""
+    found = {path.rstrip(".") for path in _PATH.findall(page.read_text())}
+    folders = {*FOLDERS, *PACKAGE_FOLDERS}
+    return {path for path in found if path.endswith(".py") or path.split("/")[0] in folders} - {"train.py"}
+
+
+def resolves(module: object, dotted: str) -> bool:
+    """Whether a name such as ``.text.load_text`` is a module of the package, or something in one."""
+    name = "interlocking_backprop"
+    for part in dotted.strip(".").split("."):
+        name += f".{part}"
+        if not hasattr(module, part):
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                return False
+        module = getattr(module, part)
+    return True
 
 
 def snippets(page: Path) -> list[str]:
@@ -41,6 +71,13 @@ def test_links_and_images_lead_to_files_and_headings(page):
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(match["target"])
     assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_and_names_are_there(page):
+    missing = [path for path in paths(page) if not (ROOT / path).exists() and not (PACKAGE / path).exists()]
+    missing += [name for name in _NAME.findall(page.read_text()) if not resolves(interlocking_backprop, name)]
+    assert sorted(missing) == []
 
 
 @pytest.mark.parametrize("page", ["docs/schemes.md", "docs/parallel.md"])
