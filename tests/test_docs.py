@@ -23,7 +23,6 @@ _PATH = re.compile(r"[\w.-]+(?:/[\w.-]*)+|[\w-]+\.py\b")
 _NAME = re.compile(r"\b(?:interlocking_backprop|ib)((?:\.[A-Za-z_]\w*)+)")
 
 
-
 def text_of(page: Path) -> str:
     """A page without what is code in it."""
     return _INLINE.sub("", _CODE.sub("", page.read_text()))
@@ -56,19 +55,27 @@ def resolves(module: object, dotted: str) -> bool:
     return True
 
 
-def snippets(page: Path) -> list[str]:
-    return [match["code"] for match in _CODE.finditer(page.read_text()) if match["language"] == "python"]
+def snippets(page: Path) -> list[tuple[str, str]]:
+    """The snippets of Python, each with the output that is shown right below it."""
+    text, found = page.read_text(), []
+    for match in _CODE.finditer(text):
+        if match["language"] == "python":
+            below = _CODE.match(text, match.end() + len("\n\n"))
+            found.append((match["code"], below["code"] if below and not below["language"] else ""))
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_images_lead_to_files_and_headings(page):
+    # The site has nothing but docs/, so its pages cannot link out of it.
+    root = ROOT / "docs" if page.is_relative_to(ROOT / "docs") else ROOT
     broken = []
     for match in _LINK.finditer(text_of(page)):
         path, _, anchor = match["target"].partition("#")
         if re.match(r"\w+:", path):  # elsewhere
             continue
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (anchor and anchor not in anchors(target)):
+        if not (target.exists() and target.is_relative_to(root)) or (anchor and anchor not in anchors(target)):
             broken.append(match["target"])
     assert not broken
 
@@ -80,13 +87,21 @@ def test_paths_and_names_are_there(page):
     assert sorted(missing) == []
 
 
-@pytest.mark.parametrize("page", ["docs/schemes.md", "docs/parallel.md"])
-def test_snippets_run_in_their_order(page, tmp_path, monkeypatch):
+def test_the_first_page_and_the_readme_show_the_same_network():
+    first_page, readme = snippets(ROOT / "docs/index.md"), snippets(ROOT / "README.md")
+    assert len(first_page) == 1
+    assert first_page == readme
+
+
+@pytest.mark.parametrize("page", ["docs/schemes.md", "docs/parallel.md", "docs/schedules.md"])
+def test_snippets_run_in_their_order_and_print_what_is_shown(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    # What the README builds is what the other pages go on with.
+    # What the first page builds is what the other pages go on with.
     names: dict[str, object] = {"__name__": "snippet"}
-    for source in (ROOT / "README.md", ROOT / page):
+    for source in (ROOT / "docs/index.md", ROOT / page):
         found = snippets(source)
         assert found
-        for code in found:
+        for code, output in found:
             exec(compile(code, str(source), "exec"), names)
+            printed = capsys.readouterr().out
+            assert output in printed
