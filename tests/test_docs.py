@@ -87,6 +87,14 @@ def test_paths_and_names_are_there(page):
     assert sorted(missing) == []
 
 
+def test_every_module_has_a_line_in_the_table_of_files():
+    table = (ROOT / "docs/design.md").read_text().partition("The files, from the bottom up:")[2]
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")]
+    nested = [path for path in modules if len(path.parts) > 1]  # the others are floors themselves
+    told = set(re.findall(r"`([\w/]+(?:\.py|/))`", table))
+    assert [str(path) for path in nested if not told & {str(path), *(f"{folder}/" for folder in path.parents)}] == []
+
+
 def test_the_first_page_and_the_readme_show_the_same_network():
     first_page, readme = snippets(ROOT / "docs/index.md"), snippets(ROOT / "README.md")
     assert len(first_page) == 1
