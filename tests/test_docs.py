@@ -87,6 +87,12 @@ def test_paths_and_names_are_there(page):
     assert sorted(missing) == []
 
 
+def test_every_public_name_is_in_the_reference():
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
+    documented = set(re.findall(r"^::: interlocking_backprop\.(\w+)$", pages, re.MULTILINE))
+    assert set(interlocking_backprop.__all__) - documented == {"__version__", "huggingface"}
+
+
 def test_every_module_has_a_line_in_the_table_of_files():
     table = (ROOT / "docs/design.md").read_text().partition("The files, from the bottom up:")[2]
     modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")]
