@@ -73,4 +73,4 @@ fashion-mnist:
 	sh scripts/get_fashion_mnist.sh data/fashion-mnist
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
