@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Workers of pytest; each runs PyTorch on one thread.
 JOBS ?= auto
 
-.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page fashion-mnist format clean
+.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page same-bits fashion-mnist clean
 
 help:
 	@echo "make demo           train and compare the schemes on embedded data, a minute or two"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-gpu       the tests that need a CUDA device"
 	@echo "make fashion-mnist  put Fashion-MNIST into data/ (from Debian's package, without root)"
 	@echo "make check-page     open the demo's page in headless Chromium (PAGE=…, SHOTS=… for others)"
+	@echo "make same-bits      tell whether any number differs from those of a commit (BASE=main)"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environment and what the tools have cached"
 
@@ -56,6 +57,11 @@ PAGE ?= runs/demo/report.html
 SHOTS ?= runs/screenshots
 check-page: $(READY)
 	$(BIN)/python scripts/check_page.py $(PAGE) --screenshots $(SHOTS)
+
+# BASE: the commit that numbers are compared with.
+BASE ?= main
+same-bits: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/same_bits.py against $(BASE)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
