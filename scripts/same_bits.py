@@ -33,7 +33,7 @@ from torch import Tensor
 import interlocking_backprop as ib
 
 RANKS = (2, 3, 4)
-TIMEOUT = 300  # seconds that all settings may take on a number of ranks
+TIMEOUT = 600  # seconds that all settings may take on a number of ranks
 
 
 def train(setting: Setting, *, devices: bool = False) -> dict[str, str]:
