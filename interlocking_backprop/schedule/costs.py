@@ -83,3 +83,22 @@ class Costs:
         if action.kind is Kind.BACKWARD_WEIGHT and follows_split and component.split_weight is not None:
             return component.split_weight
         return float(getattr(component, name))
+
+    def message_bytes(self, action: Action) -> float:
+        """The bytes of a message: an activation, a stream (as large as its activation) or gradients of shared weights.
+
+        Args:
+            action: what sends it.
+        """
+        i = action.component
+        if action.kind is Kind.REDUCE_GRAD:
+            return self.components[i].shared_bytes
+        return self.components[i if action.kind is Kind.SEND_F else i - 1].output_bytes
+
+    def occupancy(self, action: Action) -> float:
+        """How long a message occupies its link; it arrives after that and the latency.
+
+        Args:
+            action: what sends it.
+        """
+        return self.message_bytes(action) / self.bandwidth

@@ -29,6 +29,19 @@ class Dependencies:
         """Whether components i and i + 1 are on different ranks."""
         return i + 1 < len(self.placement) and self.placement[i] != self.placement[i + 1]
 
+    def channel(self, receive: Action) -> tuple[int, int, Kind]:
+        """The way that a message takes: from which rank, to which, and whether up or down.
+
+        The messages of a channel are received in the order in which they are sent.
+        """
+        return self.placement[receive.other_end.component], self.placement[receive.component], receive.kind
+
+    def n_messages(self, action: Action) -> int:
+        """How many messages an action sends to other ranks."""
+        if action.kind is Kind.REDUCE_GRAD:
+            return len(self.receivers(action.component))
+        return int(action.kind in (Kind.SEND_F, Kind.SEND_B))
+
     def backward_pass(self, action: Action) -> Pass:
         """The pass that an ``I``, ``W`` or ``B`` action carries out, wholly or in part."""
         work = self.workload.components[action.component]
@@ -82,10 +95,8 @@ class Dependencies:
             return [Action(i, Kind.RECV_F, m) if self.crosses(i - 1) else Action(i - 1, Kind.FORWARD, m)]
         if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F):
             return [Action(i, Kind.FORWARD, m)]
-        if kind is Kind.RECV_F:
-            return [Action(i - 1, Kind.SEND_F, m)]
-        if kind is Kind.RECV_B:
-            return [Action(i + 1, Kind.SEND_B, m, s)]
+        if kind in (Kind.RECV_F, Kind.RECV_B):
+            return [action.other_end]
         if kind is Kind.SEND_B:
             assert s is not None
             return [self._yields_stream(i, m, s)]
@@ -103,7 +114,7 @@ class Dependencies:
         return needed
 
     def receivers(self, i: int) -> list[int]:
-        """The components on other ranks that get the gradients of what component i shares with them."""
+        """The components on other ranks to which component i sends its gradients of the weights that they share."""
         if i not in self.workload.sharers(i):
             return []
         holders = {j for tie in self.workload.ties if i in tie for j in tie}

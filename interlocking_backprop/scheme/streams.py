@@ -163,6 +163,12 @@ class Workload:
     def n_components(self) -> int:
         return self.scheme.n_components
 
+    @cached_property
+    def joint(self) -> frozenset[int]:
+        """The components in which one pass yields a stream and the weight gradient, for both start from the same."""
+        passes = (work.weight_pass for work in self.components)
+        return frozenset(i for i, found in enumerate(passes) if found is not None and found.kind == "B")
+
     def sharers(self, i: int) -> list[int]:
         """The components, in ascending order, whose gradients weights of component i get, itself among them.
 

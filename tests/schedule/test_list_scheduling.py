@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.action import Action, Kind
-from interlocking_backprop.schedule.list_scheduling import RULES, Rule, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.placement import balanced_placement
+from interlocking_backprop.schedule.rules import RULES, Rule
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.schedule.validate import split_components
