@@ -4,7 +4,32 @@ Ranks that choose greedily by a rule are simulated for several steps in a row, w
 best for every scheme, depth and latency, so a few are tried, each with the joint backward pass whole or in two and with
 more or fewer graphs alive at a time, and the order that the simulator likes best is kept.
 
-PICTURES
+The steady state for K = 4 equal components and two micro-batches, as `format_timeline` shows it: a row is a rank, time
+goes to the right, the next step is in small letters, and losses and messages take no time.
+
+Pairwise; ranks 1 and 2 are never idle, and more ranks would add rows but no time:
+
+            0              5              10             15
+    rank 0  F0 F1 ......W0--- W1--- f0 f1 ......w0--- w1---
+    rank 1     F0 F1 I0 I1 W0--- W1--- f0 f1 i0 i1 w0--- w1---
+    rank 2        F0 F1 I0 I1 W0--- W1--- f0 f1 i0 i1 w0--- w1---
+    rank 3           F0 F1 I0 I1 W0 W1 ......f0 f1 i0 i1 w0 w1
+
+e2e backward first, as 1F1B does it; every rank waits for all those above it:
+
+            0              5              10             15             20             25             30
+    rank 0  F0 F1 ........................W0--- ...W1--- f0 f1 ........................w0--- ...w1---
+    rank 1     F0 F1 ...............B0--- ...B1--- .........f0 f1 ...............b0--- ...b1---
+    rank 2        F0 F1 ......B0--- ...B1--- ..................f0 f1 ......b0--- ...b1---
+    rank 3           F0 B0--- F1 B1--- ...........................f0 b0--- f1 b1---
+
+e2e in the order that is kept; the joint backward passes are in two, so that the ranks below go on earlier:
+
+            0              5              10             15             20
+    rank 0  F0 F1 ...............W0--- W1--- f0 f1 ...............w0--- w1---
+    rank 1     F0 F1 .........I0 W0 I1 W1 ......f0 f1 .........i0 w0 i1 w1
+    rank 2        F0 F1 ...I0 W0 I1 W1 ............f0 f1 ...i0 w0 i1 w1
+    rank 3           F0 I0 F1 I1 W0 W1 ...............f0 i0 f1 i1 w0 w1
 """
 
 from __future__ import annotations

@@ -2,6 +2,19 @@
 
 A message is sent as soon as there is something to send, and received where it is needed first, or with a later one of
 the same channel: messages arrive in the order in which they are sent.
+
+Pairwise, K = 3, one micro-batch; rank 1 computes ``1F0 1L0 1I0 1W0 1U``:
+
+    step  rank 0    rank 1    rank 2
+       0  0F0       1RECV_F0  2RECV_F0
+       1  0SEND_F0  1F0       2F0
+       2  0RECV_B0  1SEND_F0  2L0
+       3  0W0       1L0       2B0
+       4  0U        1I0       2SEND_B0
+       5            1SEND_B0  2U
+       6            1RECV_B0
+       7            1W0
+       8            1U
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
 """The order in which one process carries out a step: depth-first, so that little is alive at any time.
 
 Each backward pass runs as soon as the last loss that it needs has been computed, and a component's weights are updated
-as soon as its graphs have served everybody. For N-wise at most N components' graphs are alive; with one micro-batch
-one component's weight gradients:
+as soon as its graphs have served everybody. For N-wise at most N components' graphs are alive, and with one micro-batch
+one component's weight gradients.
 
-    3-wise, K = 5, one micro-batch (L, the losses, left out)
-      F0 F1 F2  I2 I1 W0 U0  F3  I3 I2 W1 U1  F4  B4 B3 W2 U2 U3 U4
+3-wise, K = 5, one micro-batch; a row is a component, time goes to the right:
+
+    0  F0                W0 U
+    1     F0          I0                    W0 U
+    2        F0 L0 I0                  I0.1                        W0 U
+    3                         F0 L0 I0                      B0.1 U
+    4                                            F0 L0 B0 U
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 Each rank carries out its list in order. A send ends at once and its message arrives after the latency and its transfer;
 a receive waits for it. Step t+1 of a rank follows its step t, whatever step the other ranks are at, so the ranks drift
-apart as far as the messages let them, and after a few steps every step takes the same time:
+apart as far as the messages let them, and after a few steps every step takes the same time.
 
-    pairwise, K = 3, M = 1; F and I take 1, W and B 2; small letters are the next step
-              0                   5                   10
-      rank 0  F0- ............W0----- f0- ............w0-----
-      rank 1          F0- I0- ........W0----- f0- i0- ........w0-----
-      rank 2              F0- B0----- ............f0- b0-----
+Pairwise, K = 3, one micro-batch; ``F`` and ``I`` take 1, ``W`` and ``B`` 2, and the next step is in small letters:
+
+            0              5              10
+    rank 0  F0 .........W0--- f0 .........w0---
+    rank 1        F0 I0 ......W0--- f0 i0 ......w0---
+    rank 2           F0 B0--- .........f0 b0---
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The order on several ranks, as whole tables, and the step times that section 1 of docs/design.md promises.
-
-In the tables ``F I W B L U`` stand for a rank's own component where it has one alone, messages are left out.
-"""
+"""The order on several ranks, as whole tables, and the step times that section 1 of docs/design.md promises."""
 
 from __future__ import annotations
 
@@ -9,19 +6,20 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from textwrap import indent
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import interlocking_backprop as ib
+from interlocking_backprop.schedule import list_scheduling
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.rules import RULES, Rule
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
-from interlocking_backprop.schedule.validate import split_components
 from interlocking_backprop.scheme.streams import Workload
 
 JOINT = [rule for rule in RULES if not rule.split]
@@ -43,6 +41,55 @@ def units(scheme: ib.Scheme, m: int, **options) -> float:
     schedule = scheduled(scheme, m, **options)
     costs = options.get("costs") or ib.Costs.uniform(scheme.n_components, split_weight=1.0)
     return simulate(schedule, costs, timeline_steps=0).step_time / m
+
+
+ONE_F_ONE_B = [Rule("LIWFU", by_microbatch=False, split=False, window=1)]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "width", "picture"),
+    [
+        (
+            ib.pairwise(4),
+            {},
+            66,
+            """\
+        0              5              10             15
+rank 0  F0 F1 ......W0--- W1--- f0 f1 ......w0--- w1---
+rank 1     F0 F1 I0 I1 W0--- W1--- f0 f1 i0 i1 w0--- w1---
+rank 2        F0 F1 I0 I1 W0--- W1--- f0 f1 i0 i1 w0--- w1---
+rank 3           F0 F1 I0 I1 W0 W1 ......f0 f1 i0 i1 w0 w1""",
+        ),
+        (
+            ib.e2e(4),
+            {"rules": ONE_F_ONE_B},
+            106,
+            """\
+        0              5              10             15             20             25             30
+rank 0  F0 F1 ........................W0--- ...W1--- f0 f1 ........................w0--- ...w1---
+rank 1     F0 F1 ...............B0--- ...B1--- .........f0 f1 ...............b0--- ...b1---
+rank 2        F0 F1 ......B0--- ...B1--- ..................f0 f1 ......b0--- ...b1---
+rank 3           F0 B0--- F1 B1--- ...........................f0 b0--- f1 b1---""",
+        ),
+        (
+            ib.e2e(4),
+            {},
+            84,
+            """\
+        0              5              10             15             20
+rank 0  F0 F1 ...............W0--- W1--- f0 f1 ...............w0--- w1---
+rank 1     F0 F1 .........I0 W0 I1 W1 ......f0 f1 .........i0 w0 i1 w1
+rank 2        F0 F1 ...I0 W0 I1 W1 ............f0 f1 ...i0 w0 i1 w1
+rank 3           F0 I0 F1 I1 W0 W1 ...............f0 i0 f1 i1 w0 w1""",
+        ),
+    ],
+    ids=["pairwise", "1F1B", "e2e"],
+)
+def test_two_micro_batches_in_the_steady_state(scheme, options, width, picture):
+    """What the head of the module shows."""
+    simulation = simulate(scheduled(scheme, 2, **options), ib.Costs.uniform(4, split_weight=1.0), timeline_steps=2)
+    assert ib.format_timeline(simulation, width) == picture
+    assert indent(picture, " " * 4) in list_scheduling.__doc__
 
 
 def test_pairwise_with_one_micro_batch():
@@ -148,8 +195,7 @@ def test_the_limit_does_not_grow_with_the_depth():
 @pytest.mark.parametrize(("k", "m"), [(2, 1), (4, 4), (8, 8), (4, 8), (8, 2)])
 def test_e2e_by_1f1b(k, m):
     """Backward first, whole joint passes and as few graphs as 1F1B: its time, and its memory."""
-    one_f_one_b = [Rule("LIWFU", by_microbatch=False, split=False, window=1)]
-    schedule = scheduled(ib.e2e(k), m, rules=one_f_one_b)
+    schedule = scheduled(ib.e2e(k), m, rules=ONE_F_ONE_B)
     simulation = simulate(schedule, ib.Costs.uniform(k))
     assert simulation.step_time == 3 * (m + k - 1)
     assert max(simulation.peak_graphs) <= min(k, m)
@@ -245,7 +291,7 @@ def owed(schedule: Schedule) -> Counter[Action]:
             found[Action(i, Kind.LOSS, m)] += work.computes_loss
             own = work.weight_pass
             for p in work.passes:
-                is_whole = p.kind == "B" and i not in split_components(schedule)
+                is_whole = p.kind == "B" and i not in schedule.dependencies.split
                 if p.stream is not None:
                     found[Action(i, Kind.FULL_BACKWARD if is_whole else Kind.BACKWARD_INPUT, m, p.stream)] += 1
                 if p is own and not is_whole:
