@@ -55,9 +55,9 @@ class Costs:
     """What a step costs.
 
     Attributes:
-        components: by index.
-        latency: of a message.
-        bandwidth: bytes per unit of time; infinite by default.
+        components: the costs of each component.
+        latency: the time that a message of any size takes at least.
+        bandwidth: of a link, in bytes per unit of time; infinite by default.
     """
 
     components: Sequence[ComponentCosts]
@@ -70,7 +70,7 @@ class Costs:
         return cls([ComponentCosts(**costs)] * n_components)
 
     def duration(self, action: Action, *, follows_split: bool = False) -> float:
-        """How long an action keeps its rank busy; messages do not.
+        """How long an action keeps its rank busy. Messages do not: their time is that of the link.
 
         Args:
             action: the action.

@@ -53,10 +53,10 @@ def draw(
     One step is drawn in full colours, those before and after it paler, every other one more so.
 
     Args:
-        schedule: valid.
+        schedule: a valid schedule.
         path: where to save the picture; its ending (``.png``, ``.svg``, ``.pdf``) says as what.
-        costs: of its components; by default all equal, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
-        steps: how many step times the picture is wide.
+        costs: what the components cost; by default all the same, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
+        steps: the width of the picture, in step times.
         in_seconds: whether the costs are in seconds, so that the axis is in milliseconds; else it is in their units.
 
     Raises:

@@ -61,12 +61,12 @@ def list_schedule(
         workload: the scheme and the network.
         n_microbatches: M.
         placement: for each component its rank.
-        costs: of the components; by default all equal, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
+        costs: what the components cost; by default all the same, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
         max_graphs: the most graphs, of a component and a micro-batch each, that a rank may keep alive.
-        rules: what is tried.
+        rules: the rules to try.
 
     Returns:
-        The schedule with the shortest step; of equals (to 0.1 %) the one with the fewest graphs alive.
+        The schedule with the shortest step; of those as short (to 0.1 %) the one with the fewest graphs alive.
 
     Raises:
         ValueError: if no order keeps so few graphs alive.

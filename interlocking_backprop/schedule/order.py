@@ -1,8 +1,8 @@
 """The order in which one process carries out a step: depth-first, so that little is alive at any time.
 
 Each backward pass runs as soon as the last loss that it needs has been computed, and a component's weights are updated
-as soon as its graphs have served everybody. For N-wise at most N components' graphs are alive, and with one micro-batch
-one component's weight gradients.
+as soon as the last pass through its graphs is done. For N-wise at most N components' graphs are alive, and with one
+micro-batch one component's weight gradients.
 
 3-wise, K = 5, one micro-batch; a row is a component, time goes to the right:
 

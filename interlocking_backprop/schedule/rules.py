@@ -1,10 +1,8 @@
-"""How a free rank chooses among the actions that could run.
-
-No rule is best for every scheme, depth and latency:
+"""How a free rank chooses among the actions that could run. No rule is best for every scheme, depth and latency.
 
 - forward first (``L F I W``) feeds the ranks above early; input gradients come next, because others wait for them, and
   weight gradients fill the gaps. With two micro-batches it reaches the limit for N-wise schemes of any depth;
-- credit first (``L I F W``) serves the ranks below early, as zero-bubble schedules do;
+- input gradients first (``L I F W``) serves the ranks below early, as zero-bubble schedules do;
 - backward first (``L I W F``) keeps as few graphs alive as possible, as 1F1B does.
 """
 
@@ -42,7 +40,7 @@ class Rule:
         return min(bound, n_microbatches) if bound else n_microbatches
 
     def priority(self, action: Action, dependencies: Dependencies) -> tuple[int, ...]:
-        """The action with the least is carried out first."""
+        """A key to compare actions by: the one with the least key is carried out first."""
         if action.kind is Kind.REDUCE_GRAD:
             return (-1, action.component)  # takes no time, and others wait for it
         kind = action.kind.value
@@ -50,7 +48,7 @@ class Rule:
             kind = "I" if action.component > 0 and dependencies.crosses(action.component - 1) else "W"
         m = -1 if action.microbatch is None else action.microbatch
         place = self.order.index(kind)
-        # On a rank with several components the upper one goes first backward: its credit is what the lower waits for.
+        # On a rank with several components the upper one goes first backward, for the lower waits for its stream.
         depth = action.component if kind in "FL" else -action.component
         first = (m, place) if self.by_microbatch else (place, m)
         return (*first, depth, action.stream or 0)

@@ -79,10 +79,10 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     """Runs a schedule on a model of time.
 
     Args:
-        schedule: valid.
-        costs: of its components.
-        max_steps: how many steps at most, if the times do not become periodic before.
-        timeline_steps: how many of the last steps the timeline shows.
+        schedule: a valid schedule.
+        costs: what its components cost.
+        max_steps: the most steps to run, if the times do not become periodic before.
+        timeline_steps: the number of steps, the last ones, that the timeline shows.
 
     Raises:
         ScheduleError: if the schedule is in deadlock.

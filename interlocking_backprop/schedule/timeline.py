@@ -16,7 +16,7 @@ def format_timeline(simulation: Simulation, width: int = 100) -> str:
     timeline on its rank, and after the last one.
 
     Args:
-        simulation: with a timeline.
+        simulation: a simulation with a timeline.
         width: the most characters of a line.
 
     Raises:

@@ -78,7 +78,7 @@ def _check_message_order(schedule: Schedule) -> None:
             expected = sent[channel(action)].popleft()
             if action != expected:
                 source = schedule.placement[action.other_end.component]
-                raise _error(schedule, rank, n, f"{action} is received where rank {source} sends {expected}")
+                raise _error(schedule, rank, n, f"{action} comes before {expected}, which rank {source} sends first")
 
 
 def execution_order(schedule: Schedule) -> list[Action]:

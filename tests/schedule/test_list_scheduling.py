@@ -255,9 +255,15 @@ def test_a_placement_evens_out_what_components_cost():
     assert balanced_placement(5, 2, costs) == (0, 1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("n_ranks", [0, 4])
-def test_more_ranks_than_components_are_an_error(n_ranks):
-    with pytest.raises(ValueError, match=f"{n_ranks} ranks for 3 components; expected at most one rank for each"):
+@pytest.mark.parametrize(
+    ("n_ranks", "message"),
+    [
+        (4, "4 ranks for 3 components; expected at most one rank for each component. Start fewer processes"),
+        (0, "n_ranks is 0; expected a whole number of at least 1"),
+    ],
+)
+def test_a_bad_number_of_ranks_is_an_error(n_ranks, message):
+    with pytest.raises(ValueError, match=message):
         balanced_placement(3, n_ranks)
 
 

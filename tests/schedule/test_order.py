@@ -12,6 +12,7 @@ import interlocking_backprop as ib
 from interlocking_backprop.schedule import order
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
 
@@ -81,6 +82,24 @@ def test_a_frozen_component_has_no_weight_pass_and_no_update():
 0  F0          W0 U
 1     F0 L0 I0"""
     )
+
+
+def test_an_evaluation_ends_at_the_last_exit_that_is_asked_for():
+    schedule = depth_first(Workload.evaluation([True, False, True, False]), 2, placement=(0, 1, 1, 2))
+    ib.validate(schedule)
+    assert str(schedule) == (
+        """\
+step  rank 0    rank 1    rank 2
+   0  0F0       1RECV_F0
+   1  0SEND_F0  1F0
+   2  0E0       2F0
+   3  0F1       2E0
+   4  0SEND_F1  1RECV_F1
+   5  0E1       1F1
+   6            2F1
+   7            2E1"""
+    )
+    assert Schedule.from_json(schedule.to_json()) == schedule
 
 
 @pytest.mark.parametrize("n", range(1, 7))
