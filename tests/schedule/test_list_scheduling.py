@@ -128,6 +128,14 @@ def test_e2e_with_joint_passes():
     ]
 
 
+def test_a_joint_pass_counts_as_an_input_gradient_where_a_rank_below_waits_for_it():
+    """Input gradients before forward passes: B0 of component 1 comes before its F1, W0 of component 0 would not."""
+    rule = Rule("LIFWU", by_microbatch=False, split=False, window=0)
+    assert table(scheduled(ib.e2e(2), 2, rules=[rule]))[1] == (
+        "1RECV_F0 1F0 1L0 1B0 1SEND_B0 1RECV_F1 1F1 1L1 1B1 1SEND_B1 1U"
+    )
+
+
 def test_e2e_with_split_passes():
     """The input gradients go out before the weight gradients are computed: 7 units in place of 9."""
     joint, split = (scheduled(ib.e2e(2), 2, rules=rules) for rules in (JOINT, SPLIT))

@@ -76,6 +76,16 @@ def test_microbatches_run_one_after_another_and_update_at_the_end():
     )
 
 
+def test_the_weight_gradient_comes_behind_the_input_gradients():
+    """Component 1 is trained by its own loss, which is there before loss 2, the one that component 0 waits for."""
+    assert picture(ib.Scheme([[0, 0, 1], [0, 1, 0], [0, 0, 1]])) == (
+        """\
+0  F0                          W0 U
+1     F0 L0            I0 W0 U
+2           F0 L0 B0 U"""
+    )
+
+
 def test_a_frozen_component_has_no_weight_pass_and_no_update():
     assert picture(ib.Scheme([[0, 1], [0, 0]])) == (
         """\
