@@ -40,16 +40,6 @@ class ComponentCosts:
     shared_bytes: float = 0.0
 
 
-_FIELDS = {
-    Kind.FORWARD: "forward",
-    Kind.LOSS: "loss",
-    Kind.BACKWARD_INPUT: "backward_input",
-    Kind.BACKWARD_WEIGHT: "backward_weight",
-    Kind.FULL_BACKWARD: "full_backward",
-    Kind.UPDATE: "update",
-}
-
-
 @dataclass(frozen=True)
 class Costs:
     """What a step costs.
@@ -76,13 +66,10 @@ class Costs:
             action: the action.
             follows_split: whether its component's joint backward pass is carried out as ``I`` and ``W``.
         """
-        name = _FIELDS.get(action.kind)
-        if name is None:
-            return 0.0
         component = self.components[action.component]
         if action.kind is Kind.BACKWARD_WEIGHT and follows_split and component.split_weight is not None:
             return component.split_weight
-        return float(getattr(component, name))
+        return float(getattr(component, action.kind.name.lower(), 0.0))  # the fields bear the names of the kinds
 
     def message_bytes(self, action: Action) -> float:
         """The bytes of a message: an activation, a stream (as large as its activation) or gradients of shared weights.

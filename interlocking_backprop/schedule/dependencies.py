@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from interlocking_backprop.common.checks import check_whole
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.scheme.streams import Pass, Workload
 
@@ -18,12 +19,26 @@ class Dependencies:
         n_microbatches: M.
         placement: for each component its rank. Neighbours on one rank hand over without a message.
         split: the components whose joint backward pass ``B`` is carried out as ``I`` and ``W``.
+
+    Raises:
+        ValueError: if there are no micro-batches, or the placement is impossible.
     """
 
     workload: Workload
     n_microbatches: int
     placement: tuple[int, ...]
     split: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_whole("n_microbatches", self.n_microbatches)
+        placement, k = list(self.placement), self.workload.n_components
+        if len(placement) != k:
+            raise ValueError(f"the placement names {len(placement)} components, the scheme has {k}.")
+        if placement != sorted(placement) or set(placement) != set(range(placement[-1] + 1)):
+            raise ValueError(
+                f"the placement is {placement}; expected every rank to hold neighbouring components, in ascending "
+                "order, and none to be empty."
+            )
 
     def crosses(self, i: int) -> bool:
         """Whether components i and i + 1 are on different ranks."""

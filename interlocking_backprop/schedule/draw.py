@@ -18,22 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAMES = {
-    Kind.FORWARD: "forward",
-    Kind.LOSS: "loss",
-    Kind.BACKWARD_INPUT: "input gradient",
-    Kind.BACKWARD_WEIGHT: "weight gradient",
-    Kind.FULL_BACKWARD: "both gradients",
-    Kind.UPDATE: "update",
-}
-# Told apart by colour-blind readers too (Okabe and Ito).
-_COLORS = {
-    Kind.FORWARD: "#56B4E9",
-    Kind.LOSS: "#F0E442",
-    Kind.BACKWARD_INPUT: "#E69F00",
-    Kind.BACKWARD_WEIGHT: "#2CA58D",
-    Kind.FULL_BACKWARD: "#CC79A7",
-    Kind.UPDATE: "#777777",
+# What each kind is called, and its colour (Okabe and Ito), which colour-blind readers tell apart too.
+_LOOKS = {
+    Kind.FORWARD: ("forward", "#56B4E9"),
+    Kind.LOSS: ("loss", "#F0E442"),
+    Kind.BACKWARD_INPUT: ("input gradient", "#E69F00"),
+    Kind.BACKWARD_WEIGHT: ("weight gradient", "#2CA58D"),
+    Kind.FULL_BACKWARD: ("both gradients", "#CC79A7"),
+    Kind.UPDATE: ("update", "#777777"),
 }
 _IDLE = "#EBEBEB"
 _FONT_SIZE = 7.0
@@ -113,7 +105,7 @@ def _draw_boxes(axes: Axes, schedule: Schedule, simulation: Simulation, step: in
         axes.broken_barh(
             [(left, right - left)],
             (rank - 0.4, 0.8),
-            facecolors=[_paler(_COLORS[action.kind], (0.3, 0.55)[distance % 2] if distance else 1.0)],
+            facecolors=[_paler(_LOOKS[action.kind][1], (0.3, 0.55)[distance % 2] if distance else 1.0)],
             edgecolors="white" if distance else "black",
             linewidth=0.6,
             zorder=2 if distance else 3,
@@ -124,7 +116,7 @@ def _draw_boxes(axes: Axes, schedule: Schedule, simulation: Simulation, step: in
             color = "#444444" if distance else "black"
             at = (left + right) / 2, rank
             axes.text(*at, text, ha="center", va="center", fontsize=_FONT_SIZE, color=color, zorder=4)
-    return [kind for kind in _COLORS if kind in found]
+    return [kind for kind in _LOOKS if kind in found]
 
 
 def _paler(color: str, strength: float) -> tuple[float, ...]:
@@ -160,12 +152,11 @@ def _rank_name(schedule: Schedule, rank: int) -> str:
     held = schedule.components_of(rank)
     if schedule.n_ranks == schedule.n_components:
         return f"rank {rank}"
-    return f"rank {rank}: {held[0]}" if len(held) == 1 else f"rank {rank}: {held[0]}-{held[-1]}"
+    return f"rank {rank}: {held[0]}" + (f"-{held[-1]}" if len(held) > 1 else "")
 
 
 def _title(schedule: Schedule, simulation: Simulation, factor: float, unit: str) -> str:
-    m = schedule.n_microbatches
-    step_time = simulation.step_time * factor
+    m, step_time = schedule.n_microbatches, simulation.step_time * factor
     parts = [
         f"{schedule.workload.scheme.name}, K = {schedule.n_components}, M = {m}",
         f"step time {step_time:.4g} {unit}" + (f" ({step_time / m:.4g} per micro-batch)" if m > 1 else ""),
@@ -177,7 +168,8 @@ def _title(schedule: Schedule, simulation: Simulation, factor: float, unit: str)
 def _add_legend(figure: Figure, kinds: Sequence[Kind]) -> None:
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(facecolor=_COLORS[kind], label=f"{kind}  {_NAMES[kind]}") for kind in kinds]
+    looks = {kind: _LOOKS[kind] for kind in kinds}
+    handles: list[Any] = [Patch(facecolor=color, label=f"{kind}  {name}") for kind, (name, color) in looks.items()]
     handles.append(Patch(facecolor=_IDLE, label="idle"))
     handles.append(Patch(facecolor="white", edgecolor="black", linewidth=0.6, label="one step; paler: those around it"))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8, frameon=False)

@@ -69,7 +69,7 @@ def list_schedule(
         The schedule with the shortest step; of those as short (to 0.1 %) the one with the fewest graphs alive.
 
     Raises:
-        ValueError: if no order keeps so few graphs alive.
+        ValueError: if no order keeps so few graphs alive, or an argument is out of its range.
     """
     placement = tuple(placement)
     costs = costs or Costs.uniform(workload.n_components, split_weight=1.0)
@@ -78,12 +78,11 @@ def list_schedule(
         busy[placement[action.component]] += costs.duration(action)
     best: tuple[float, int, Schedule] | None = None
     leanest: int | None = None
-    tried: set[tuple[str, bool, bool, int]] = set()
+    different: dict[tuple[str, bool, bool, int], Rule] = {}
     for rule in rules:
-        key = (rule.order, rule.by_microbatch, rule.split, rule.most_graphs(workload, n_microbatches))
-        if key in tried:
-            continue
-        tried.add(key)
+        most_graphs = rule.most_graphs(workload, n_microbatches)
+        different.setdefault((rule.order, rule.by_microbatch, rule.split, most_graphs), rule)
+    for rule in different.values():
         schedule = _order(workload, n_microbatches, placement, costs, rule)
         simulation = simulate(schedule, costs, timeline_steps=0)
         time, peak = simulation.step_time, max(simulation.peak_graphs)

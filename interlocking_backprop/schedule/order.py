@@ -33,14 +33,17 @@ def depth_first(workload: Workload, n_microbatches: int = 1, placement: Sequence
         placement: for each component its rank; by default one process holds them all. On several ranks each carries
             out its part of the same order, which is right for forward passes alone; for training `list_schedule` finds
             better ones.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
     placement = (0,) * workload.n_components if placement is None else tuple(placement)
+    dependencies = Dependencies(workload, n_microbatches, placement)
     orders: list[list[Action]] = [[] for _ in range(placement[-1] + 1)]
     for m in range(n_microbatches):
         for action in _microbatch(workload, m, is_last=m == n_microbatches - 1):
             orders[placement[action.component]].append(action)
-    actions = with_messages(orders, Dependencies(workload, n_microbatches, placement))
-    return Schedule(workload, n_microbatches, placement, actions)
+    return Schedule(workload, n_microbatches, placement, with_messages(orders, dependencies))
 
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:

@@ -88,15 +88,13 @@ class Schedule:
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
-            ties = tuple(map(tuple, fields["ties"]))
+            heads, trainable, ties = (
+                tuple(fields["heads"]),
+                tuple(fields["trainable"]),
+                tuple(map(tuple, fields["ties"])),
+            )
             return cls(
-                workload=Workload(
-                    scheme,
-                    tuple(fields["heads"]),
-                    tuple(fields["trainable"]),
-                    ties,
-                    is_evaluation=fields.get("is_evaluation", False),
-                ),
+                workload=Workload(scheme, heads, trainable, ties, fields.get("is_evaluation", False)),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
                 actions=tuple(tuple(map(Action.from_str, actions)) for actions in fields["actions"]),

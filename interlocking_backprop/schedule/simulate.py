@@ -116,21 +116,6 @@ def merged_order(schedule: Schedule, costs: Costs | None = None) -> list[Action]
     return sorted(clock.begins, key=clock.begins.__getitem__)  # stable: what depends on another stays behind it
 
 
-class _Entry(NamedTuple):
-    """An action, and what the clock has to know of it.
-
-    Attributes:
-        awaited: the sends of other ranks that it waits for.
-        transfer: how long the messages that it sends occupy their link; None if it sends none.
-    """
-
-    rank: int
-    action: Action
-    duration: float
-    awaited: list[Action]
-    transfer: float | None
-
-
 class _Clock:
     """Carries out step after step.
 
@@ -149,15 +134,15 @@ class _Clock:
         self._latency = costs.latency
         # Messages of one rank in one direction share a link; here is when it is free again.
         self._links: defaultdict[tuple[int, Kind], float] = defaultdict(float)
-        self._program = [self._entry(action, schedule, costs) for action in execution_order(schedule)]
-
-    def _entry(self, action: Action, schedule: Schedule, costs: Costs) -> _Entry:
-        dependencies, rank = schedule.dependencies, schedule.placement[action.component]
-        needed = dependencies.prerequisites(action)
-        awaited = [a for a in needed if schedule.placement[a.component] != rank]
-        n_messages = dependencies.n_messages(action)
-        transfer = n_messages * costs.occupancy(action) if n_messages else None
-        return _Entry(rank, action, self.durations[action], awaited, transfer)
+        # (rank, action, duration, the sends of other ranks that it waits for, how long its messages occupy the link)
+        self._program: list[tuple[int, Action, float, list[Action], float | None]] = []
+        for action in execution_order(schedule):
+            rank = schedule.placement[action.component]
+            needed = schedule.dependencies.prerequisites(action)
+            awaited = [a for a in needed if schedule.placement[a.component] != rank]
+            n_messages = schedule.dependencies.n_messages(action)
+            transfer = n_messages * costs.occupancy(action) if n_messages else None
+            self._program.append((rank, action, self.durations[action], awaited, transfer))
 
     def step(self) -> list[Interval]:
         """Carries out one step and returns what takes time in it."""

@@ -153,3 +153,5 @@ def test_a_placement_holds_neighbours_together():
         bad = Schedule(original.workload, 1, placement, original.actions)
         with pytest.raises(ib.ScheduleError, match=message):
             ib.validate(bad)
+    with pytest.raises(ib.ScheduleError, match="has 1 lists of actions; expected one for each of 3 ranks"):
+        ib.validate(Schedule(original.workload, 1, (0, 1, 2), original.actions))

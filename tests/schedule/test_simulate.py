@@ -14,7 +14,7 @@ from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, merged_order, simulate
 from interlocking_backprop.scheme.streams import Workload
-from tests.schedule.test_list_scheduling import problems
+from tests.schedule.test_any_problem import problems
 
 
 def rows(scheme: ib.Scheme, *orders: str, m: int = 1, placement: tuple[int, ...] | None = None) -> Schedule:
