@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import ModuleList, Parameter
 
-from interlocking_backprop.engine.batch import Batch, cut
+from interlocking_backprop.engine.batch import Batch, Result, cut
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
 from interlocking_backprop.engine.losses import Loss
@@ -192,11 +192,8 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        batch = None
-        if self.rank == 0:
-            m = self.n_microbatches
-            batch = cut(inputs, targets, m, self.losses, seed=self.seed, step=self._n_steps, flag=self.flag)
-        result = self._runtime.run(workload, batch)
+        key = {"seed": self.seed, "step": self._n_steps, "flag": self.flag}
+        result = self._run(workload, lambda: cut(inputs, targets, self.n_microbatches, self.losses, **key))
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -312,25 +309,12 @@ class InterlockingBackpropModel(nn.Module):
 
     def _workload(self, scheme: Scheme) -> Workload:
         trainable = tuple(component.is_trainable for component in self.components)
-        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if self._wants_gradient(tie)))
+        nets = [component.main_net for component in self.components]
+        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
         known = self._known_workload
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
             known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
-
-    def _wants_gradient(self, tie: Tie) -> bool:
-        """Whether shared weights are trained.
-
-        Raises:
-            ValueError: if only some of those who hold them say so.
-        """
-        wishes = {self.components[i].main_net.get_parameter(name).requires_grad for i, name in tie.holders}
-        if len(wishes) > 1:
-            raise ValueError(
-                f"the shared weight {tie} wants a gradient in some components and not in others; set requires_grad "
-                "alike in all of them."
-            )
-        return wishes.pop()
 
     def _evaluate(self, function: Visit | None, inputs: Tree, targets: Tree, exits: Collection[int]) -> list[Any]:
         k = len(self.components)
@@ -339,6 +323,9 @@ class InterlockingBackpropModel(nn.Module):
                 known = ", ".join(str(j) for j in range(k) if self._heads[j])
                 raise ValueError(f"exit {i} is asked for; expected one of the exits that are there: {known}.")
         workload = Workload.evaluation([i in exits for i in range(k)])
-        batch = Batch((Packet(inputs, targets, None),)) if self.rank == 0 else None
-        result = self._runtime.run(workload, batch, function)
+        result = self._run(workload, lambda: Batch((Packet(inputs, targets, None),)), function)
         return [result.exits.get(i) for i in range(k)]
+
+    def _run(self, workload: Workload, batch: Callable[[], Batch], visit: Visit | None = None) -> Result:
+        """Carries out a workload on a batch, which is made where the data is."""
+        return self._runtime.run(workload, batch() if self._runtime.reads_data else None, visit)

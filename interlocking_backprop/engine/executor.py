@@ -209,7 +209,9 @@ class Executor:
         exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
         seed(self._generators[i], state.batch.seed, state.batch.step, "L", i, m)
         output = component.exit(i, exit_input)
-        loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
+        function = self._losses[i]
+        inputs = map_tensors(Tensor.detach, graph.inputs) if function.wants_component_input else None
+        loss = function(output, packet.target, inputs, packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
         share = state.batch.shares[i][m]
         graph.loss_gradient = loss_backward(loss, share, leaves, component.aux_parameters())

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from interlocking_backprop.engine.message import Gradient, Packet
+from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
 
@@ -55,27 +57,19 @@ class Channels:
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> None:
-        """Sends tensors, contiguous and on the channels' device, without waiting."""
-        sent = self._sent[-1]
-        for data in messages:
-            sent.append((self._post(dist.isend, data, peer, group), data, peer))
+    def send(self, form: Format, value: Packet | Gradient, peer: int, group: dist.ProcessGroup) -> None:
+        """Sends a value of a known format without waiting."""
+        self._send(form.pack(value), peer, group)
 
-    def expect(self, buffers: list[Tensor], messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> Arrival:
-        """Makes ready to receive what `send` sends.
-
-        Args:
-            buffers: the tensors that will be there when the messages have arrived.
-            messages: to receive into; they share the memory of the buffers.
-            peer: the rank that sends.
-            group: that it sends through.
-        """
-        return Arrival(self, peer, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
+    def expect(self, form: Format, peer: int, group: dist.ProcessGroup) -> Arrival:
+        """Makes ready to receive what `send` sends."""
+        buffers, messages = form.layout.receive(self.device)
+        return Arrival(self, peer, form, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
 
     def send_object(self, value: Any, peer: int, group: dist.ProcessGroup) -> None:
         """Sends anything that pickles, without waiting; for what is said once."""
         data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
-        self.send([torch.tensor([len(data)], device=self.device), data], peer, group)
+        self._send([torch.tensor([len(data)], device=self.device), data], peer, group)
 
     def receive_object(self, peer: int, group: dist.ProcessGroup) -> Any:
         """Waits for what `send_object` sent."""
@@ -113,6 +107,11 @@ class Channels:
         for work, _, peer in self._sent.popleft():
             self.wait(work, peer)
         self._sent.append([])
+
+    def _send(self, messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> None:
+        sent = self._sent[-1]
+        for data in messages:
+            sent.append((self._post(dist.isend, data, peer, group), data, peer))
 
     def _post(
         self, operation: Callable[..., dist.Work | None], data: Tensor, peer: int, group: dist.ProcessGroup
@@ -156,18 +155,19 @@ class Connection:
 
 
 class Arrival(NamedTuple):
-    """Tensors on their way here."""
+    """A packet or a gradient on its way here."""
 
     channels: Channels
     source: int
+    form: Format
     buffers: list[Tensor]
     works: list[dist.Work]
 
-    def wait(self) -> list[Tensor]:
-        """The tensors, when they are here."""
+    def wait(self) -> Packet | Gradient:
+        """The value, when it is here."""
         for work in self.works:
             self.channels.wait(work, self.source)
-        return self.buffers
+        return self.form.filled(self.buffers)
 
 
 def _reason(error: RuntimeError) -> str:

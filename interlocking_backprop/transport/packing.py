@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,18 +136,21 @@ class Format:
 
     def pack(self, value: Packet | Gradient) -> list[Tensor]:
         """The messages that a value of this format travels in."""
+        if not isinstance(value, Packet):
+            return self.layout.pack(value)
         values = [t for part in value for t in tensors(part)]
         return self.layout.pack([t.detach() if t.requires_grad else t for t in values])
 
-    def filled(self, values: Iterable[Tensor]) -> Packet | Gradient:
+    def filled(self, values: list[Tensor]) -> Packet | Gradient:
         """The value, from its tensors."""
+        if not isinstance(self.tree, Packet):
+            return values
         remaining = iter(values)
-        parts = [_filled(part, remaining) for part in self.tree]
-        return Packet(*parts) if isinstance(self.tree, Packet) else parts
+        return Packet(*(_filled(part, remaining) for part in self.tree))
 
     def zeros(self, device: torch.device) -> Packet | Gradient:
         """A value of this format that holds zeros."""
-        return self.filled(torch.zeros(f.shape, dtype=f.dtype, device=device) for f in self.layout.formats)
+        return self.filled([torch.zeros(f.shape, dtype=f.dtype, device=device) for f in self.layout.formats])
 
     def __str__(self) -> str:
         shown = self.tree.activation if isinstance(self.tree, Packet) else self.tree
