@@ -39,7 +39,7 @@ def test_a_bad_number_of_ranks_is_an_error(n_ranks, message):
     [
         (0, (0, 0, 1), "n_microbatches is 0; expected a whole number of at least 1"),
         (1, (0, 1), "the placement names 2 components, the scheme has 3"),
-        (1, (0, 1, 0), r"the placement is \[0, 1, 0\]; expected every rank to hold neighbouring components"),
+        (1, (1, 0, 1), r"the placement is \[1, 0, 1\]; expected every rank to hold neighbouring components"),
         (1, (0, 0, 2), r"the placement is \[0, 0, 2\]; expected every rank to hold neighbouring components"),
     ],
 )
