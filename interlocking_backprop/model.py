@@ -173,14 +173,12 @@ class InterlockingBackpropModel(nn.Module):
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
-        """Trains on one batch.
+        """Trains on one batch. On ranks other than the first both arguments may be None.
 
         Args:
             inputs: x_0, a tensor or a nested tuple, list or dict of tensors, samples along dimension 0. A batch of
                 fewer samples than ``n_microbatches`` is cut into single samples.
             targets: whatever the losses take as their second argument, samples along dimension 0.
-
-            On ranks other than the first both may be None.
 
         Returns:
             A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other

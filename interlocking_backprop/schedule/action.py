@@ -98,7 +98,7 @@ class Action(NamedTuple):
         """The reverse of ``str(action)``.
 
         Raises:
-            ValueError: if the text is not of the form [component][kind][micro-batch][.stream], e.g. ``2F0``.
+            ValueError: if the text is not of the form ``[component][kind][micro-batch][.stream]``, e.g. ``2F0``.
         """
         match = _ACTION.fullmatch(text.strip())
         if match:
