@@ -11,12 +11,13 @@ from collections import defaultdict, deque
 from typing import NamedTuple
 
 import torch.distributed as dist
+from torch import Tensor
 
 from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.transport.channels import Arrival, Channels
+from interlocking_backprop.transport.channels import Channels
 from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
@@ -26,6 +27,13 @@ class Road(NamedTuple):
 
     peer: int
     group: dist.ProcessGroup
+
+
+class Arrival(NamedTuple):
+    """A message on its way here: the tensors that it will fill, and what to wait for."""
+
+    buffers: list[Tensor]
+    works: list[dist.Work]
 
 
 class Exchange:
@@ -68,11 +76,11 @@ class Exchange:
     def drain(self) -> None:
         """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
         while self._posted:
-            for message, road in self._outgoing.items():
-                zeros = self._formats[message].zeros(self._channels.device)
-                self._channels.send(self._formats[message], zeros, *road)
-            for arrival in self._posted.popleft().values():
-                arrival.wait()
+            for message in self._outgoing:
+                self._send(message, self._formats[message].zeros(self._channels.device))
+            for message in self._incoming:
+                self.receive(message)
+            self._posted.popleft()
             self._channels.flush()
 
     def send(self, message: Message, value: Packet | Gradient) -> None:
@@ -81,10 +89,9 @@ class Exchange:
         Raises:
             ValueError: if a packet does not look as it did before.
         """
-        road = self._outgoing[message]
         if not self._is_known:
             self._formats[message] = Format.of(value)
-            self._channels.send_object(self._formats[message].tree, *road)
+            self._channels.send_object(self._formats[message].tree, *self._outgoing[message])
         known = self._formats[message]
         # A gradient looks like the activation that it is for.
         if message.stream is None and not known.is_of(value):
@@ -93,18 +100,31 @@ class Exchange:
                 f"{known} before, for inputs of the same shape; on several ranks the shapes of activations have to "
                 "follow from those of the inputs."
             )
-        self._channels.send(known, value, *road)
+        self._send(message, value)
 
     def receive(self, message: Message) -> Packet | Gradient:
         """Waits for a message."""
         if not self._is_known:
             self._find_out(message)
-        return self._posted[0].pop(message).wait()
+        buffers, works = self._posted[0].pop(message)
+        for work in works:
+            self._channels.wait(work, self._incoming[message].peer)
+        return self._formats[message].filled(buffers)
+
+    def _send(self, message: Message, value: Packet | Gradient) -> None:
+        road = self._outgoing[message]
+        for data in self._formats[message].pack(value):
+            self._channels.send(data, *road)
+
+    def _expect(self, message: Message) -> Arrival:
+        """Makes ready to receive a message of a known format."""
+        road = self._incoming[message]
+        buffers, parts = self._formats[message].receive(self._channels.device)
+        return Arrival(buffers, [self._channels.receive(data, *road) for data in parts])
 
     def _post(self, n_times: int) -> None:
-        formats, expect = self._formats, self._channels.expect
         while len(self._posted) < n_times:
-            self._posted.append({message: expect(formats[message], *road) for message, road in self._incoming.items()})
+            self._posted.append({message: self._expect(message) for message in self._incoming})
 
     def _find_out(self, message: Message) -> None:
         """Waits for the formats of all that comes by the same road, up to a message."""
@@ -112,7 +132,7 @@ class Exchange:
         while message not in arrivals:
             earliest = self._awaited[road].popleft()
             self._formats[earliest] = Format(self._channels.receive_object(*road))
-            arrivals[earliest] = self._channels.expect(self._formats[earliest], *road)
+            arrivals[earliest] = self._expect(earliest)
 
 
 class Session:
