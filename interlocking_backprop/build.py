@@ -171,7 +171,7 @@ def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) ->
             "but the last (None where no head is needed)."
         )
     named = [(f"main net {i}", net) for i, net in enumerate(main_nets)]
-    named += [(f"auxiliary net {i}", net) for i, net in enumerate(aux_nets) if net is not None]
+    named += [(f"head {i}", net) for i, net in enumerate(aux_nets) if net is not None]
     owners: dict[nn.Parameter, str] = {}
     places: dict[nn.Module, str] = {}
     for name, net in named:
@@ -188,6 +188,6 @@ def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) ->
             owner = owners.setdefault(parameter, name)
             if owner != name and not (owner.startswith("main") and name.startswith("main")):
                 raise ValueError(
-                    f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected auxiliary nets with "
+                    f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected heads with "
                     "parameters of their own (copy it), for these follow their own loss alone."
                 )

@@ -258,7 +258,7 @@ class InterlockingBackpropModel(nn.Module):
         return float(next(optimizers).param_groups[0]["lr"])
 
     def main_net_parameters(self) -> Iterator[Parameter]:
-        """The parameters of the network itself, those of the auxiliary nets left out."""
+        """The parameters of the network itself, those of the heads left out."""
         return itertools.chain.from_iterable(component.main_net.parameters() for component in self.components)
 
     def get_input_device(self) -> torch.device:

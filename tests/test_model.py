@@ -264,7 +264,7 @@ class TestSchemes:
         model = ib.build_model(nets, [None, heads[1]], ib.nwise(3, 2), sgd, F.mse_loss)
         with pytest.raises(ValueError, match="for 2 components, the model has 3"):
             model.set_scheme(ib.local(2))
-        with pytest.raises(ValueError, match="auxiliary net 0 is None"):
+        with pytest.raises(ValueError, match="head 0 is None"):
             model.set_scheme(ib.local(3))
         with pytest.raises(ValueError, match=r"expected an interlocking_backprop\.Scheme"):
             model.set_scheme("local")

@@ -61,7 +61,7 @@ class TestErrors:
         model = ib.build_model(nets, heads, ib.parse_scheme(scheme, 2), sgd, F.mse_loss)
         x = torch.randn(4, 5).double()
         for call in (lambda: model.training_step(x, x), lambda: model.forward_exits(x)):
-            with pytest.raises(ValueError, match="auxiliary net 0 changes its input in place"):
+            with pytest.raises(ValueError, match="head 0 changes its input in place"):
                 call()
 
     def test_an_output_without_gradient_is_named(self):
@@ -82,8 +82,8 @@ class TestErrors:
         ("change", "message"),
         [
             ({"aux_nets": []}, "aux_nets has 0 entries for 3 components; expected 2"),
-            ({"aux_nets": [None, None]}, "auxiliary net 0 is None"),
-            ({"aux_nets": ["head", None]}, "auxiliary net 0 is 'head'"),
+            ({"aux_nets": [None, None]}, "head 0 is None"),
+            ({"aux_nets": ["head", None]}, "head 0 is 'head'"),
             ({"main_nets": []}, "main_nets is empty"),
             ({"scheme": ib.local(4)}, "for 4 components, the model has 3"),
             ({"scheme": [[1]]}, "expected an interlocking_backprop.Scheme"),

@@ -52,7 +52,7 @@ def bare_times(schedule: Schedule, rank: int, unit: float, n_steps: int) -> list
         arriving, following = following, post()
         inputs: dict[int | None, Tensor] = {}
         outputs: dict[int | None, Tensor] = {}
-        credit: dict[Action, Tensor] = {}
+        streams: dict[Action, Tensor] = {}
         for action in actions:
             _, kind, m, stream = action
             if kind in (Kind.RECV_F, Kind.RECV_B):
@@ -61,11 +61,11 @@ def bare_times(schedule: Schedule, rank: int, unit: float, n_steps: int) -> list
                 if kind is Kind.RECV_F:
                     inputs[m] = message[1].requires_grad_(bool(work.streams))
                 else:
-                    credit[action] = message[1]
+                    streams[action] = message[1]
             elif kind is Kind.FORWARD:
                 outputs[m] = component(inputs.get(m, torch.zeros(1, 8)))
             elif kind in (Kind.SEND_F, Kind.SEND_B):
-                value = outputs[m].detach() if kind is Kind.SEND_F else credit[action]
+                value = outputs[m].detach() if kind is Kind.SEND_F else streams[action]
                 forward = kind is Kind.SEND_F
                 peer = rank + 1 if forward else rank - 1
                 sent[-1].append((_posted(dist.isend(value, peer, group=up if forward else down)), value))
@@ -74,7 +74,7 @@ def bare_times(schedule: Schedule, rank: int, unit: float, n_steps: int) -> list
                 wanted += [] if kind is Kind.BACKWARD_WEIGHT else [inputs[m]]
                 gradients = torch.autograd.grad(outputs[m], wanted, torch.ones(1, 8), retain_graph=True)
                 if stream is not None:
-                    credit[Action(rank, Kind.SEND_B, m, stream)] = gradients[-1]
+                    streams[Action(rank, Kind.SEND_B, m, stream)] = gradients[-1]
         for message in sent.pop(0):
             message[0].wait()
         sent.append([])

@@ -1,4 +1,4 @@
-"""One component: a part of the network, the auxiliary head at its output, and the optimizers of both."""
+"""One component: a part of the network, the head at its output, and the optimizers of both."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ LRSchedulerConstructor = Callable[[Optimizer], "LRScheduler | None"]
 
 
 class Component(nn.Module):
-    """A main net, its auxiliary net, and what updates them.
+    """A main net, its head, and what updates them.
 
     Args:
         main_net: component i of the network, ``y_i = main_net(x_i)``.
         aux_net: the head at its output, ``aux_net(y_i)``; None if there is none.
-        optimizer_constructor: called with the parameters; one optimizer holds those of the main and the auxiliary net,
+        optimizer_constructor: called with the parameters; one optimizer holds those of the main net and the head,
             unless one of the next two arguments asks for two.
         lr_scheduler_constructor: called with each optimizer; may be None or return None.
-        aux_optimizer_constructor: for the parameters of the auxiliary net, if they get an optimizer of their own.
-        aux_lr_factor: multiplies the learning rate of the auxiliary net's optimizer.
-        max_grad_norm: clips the gradient of the main net, and that of the auxiliary net, to this 2-norm. Weights that
+        aux_optimizer_constructor: for the parameters of the head, if they get an optimizer of their own.
+        aux_lr_factor: multiplies the learning rate of the head's optimizer.
+        max_grad_norm: clips the gradient of the main net, and that of the head, to this 2-norm. Weights that
             are shared with other components are clipped on their own, so that all who hold them do the same.
         shared: the names, in the main net, of weights that other components hold too.
 
     Attributes:
-        optimizer: of the main net (and the auxiliary net); None if there are no parameters.
-        aux_optimizer: of the auxiliary net, where it has one of its own.
+        optimizer: of the main net (and the head); None if there are no parameters.
+        aux_optimizer: of the head, where it has one of its own.
         lr_schedulers: one for each optimizer that has one.
     """
 
@@ -86,7 +86,7 @@ class Component(nn.Module):
         return any(p.requires_grad for p in self._main_parameters)
 
     def aux_parameters(self) -> list[Parameter]:
-        """The parameters of the auxiliary net that want a gradient."""
+        """The parameters of the head that want a gradient."""
         return [p for p in self._aux_parameters if p.requires_grad]
 
     def shared_parameters(self) -> list[Parameter]:
@@ -106,14 +106,14 @@ class Component(nn.Module):
         return self.main_net(x if device is None else to_device(x, device))
 
     def exit(self, index: int, activation: Tree) -> Tree:
-        """What comes out at the component's exit: of the auxiliary net, or the activation itself if there is none.
+        """What comes out at the component's exit: of the head, or the activation itself if there is none.
 
         Args:
             index: of the component, for the message.
             activation: y_i.
 
         Raises:
-            ValueError: if the auxiliary net changes the activation, which is the next component's input too.
+            ValueError: if the head changes the activation, which is the next component's input too.
         """
         if self.aux_net is None:
             return activation
@@ -126,7 +126,7 @@ class Component(nn.Module):
             before = []  # autograd has noticed the change itself
         if before != versions(activation):
             raise ValueError(
-                f"auxiliary net {index} changes its input in place, which is the output of component {index} and still "
+                f"head {index} changes its input in place, which is the output of component {index} and still "
                 "in use; make its first operation out of place, e.g. ReLU(inplace=False)."
             )
         return output

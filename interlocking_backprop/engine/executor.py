@@ -43,7 +43,7 @@ class State:
         packets: the inputs of forward passes to come.
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
-        credit: for each place the streams at its input.
+        streams: for each place those at its input, by index.
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
@@ -54,7 +54,7 @@ class State:
         self.packets = {(0, m): packet for m, packet in enumerate(batch.packets)}
         self.graphs: dict[Place, Graph] = {}
         self.at_exit: dict[Place, Packet] = {}
-        self.credit: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
+        self.streams: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}
@@ -226,16 +226,16 @@ class Executor:
         state: State,
     ) -> None:
         i, m = place
-        graph, credit = state.graphs[place], state.credit[i + 1, m]
-        gradient = graph.gradient(source, credit)
+        graph, received = state.graphs[place], state.streams[i + 1, m]
+        gradient = graph.gradient(source, received)
         for used in last_uses:
             if used == _OWN_LOSS:
                 graph.loss_gradient = []
             else:
-                del credit[used]
+                del received[used]
         input_gradient = graph.backward(kind, gradient, self._components[i].main_parameters, splits=splits)
         if stream is not None:
-            state.credit[place][stream] = input_gradient
+            state.streams[place][stream] = input_gradient
         self._retire(place, graph, state)
 
     def _reduce(self, i: int, state: State) -> None:
@@ -252,10 +252,10 @@ class Executor:
         state.packets[place] = receive()
 
     def _send_backward(self, send: Callable[[Gradient], None], place: Place, stream: int, state: State) -> None:
-        send(state.credit[place].pop(stream))
+        send(state.streams[place].pop(stream))
 
     def _receive_backward(self, receive: Callable[[], Gradient], above: Place, stream: int, state: State) -> None:
-        state.credit[above][stream] = receive()
+        state.streams[above][stream] = receive()
 
     def _retire(self, place: Place, graph: Graph, state: State) -> None:
         """Lets go of a graph that has served everybody."""

@@ -116,7 +116,7 @@ def loss_backward(
         loss: without dimensions.
         share: the micro-batch's share of the batch.
         leaves: the tensors of the component's output, cut off from what is below.
-        parameters: those of the auxiliary net.
+        parameters: those of the head.
 
     Raises:
         ValueError: if the gradient at the output is wanted and the loss does not depend on it.

@@ -1,4 +1,4 @@
-"""Auxiliary heads for components of any kind, made for the shape of what each component returns.
+"""Heads for components of any kind, made for the shape of what each component returns.
 
 Shapes: N samples, T tokens, C channels (features), H x W pixels.
 """

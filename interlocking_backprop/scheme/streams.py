@@ -104,7 +104,7 @@ class Workload:
 
     Attributes:
         scheme: the matrix.
-        heads: for each component, whether its loss can be computed: an auxiliary head for all but the last. A head
+        heads: for each component, whether its loss can be computed: a head for all but the last. A head
             that the scheme does not use is trained all the same, on its own loss.
         trainable: for each component, whether its main net has weights that want a gradient.
         ties: the components, in ascending order, of each group that shares weights which want a gradient.
@@ -130,7 +130,7 @@ class Workload:
             users = np.flatnonzero(self._matrix[:, j])
             if len(users) and not self.heads[j]:
                 raise ValueError(
-                    f"scheme {self.scheme.name!r} trains component {users[0]} with loss {j}, but auxiliary net {j} is "
+                    f"scheme {self.scheme.name!r} trains component {users[0]} with loss {j}, but head {j} is "
                     f"None; pass a head for component {j}, or a scheme whose column {j} is zero."
                 )
 

@@ -88,7 +88,7 @@ def test_frozen_components_owe_no_weight_pass():
 
 
 def test_a_missing_head_is_named():
-    with pytest.raises(ValueError, match="trains component 0 with loss 1, but auxiliary net 1 is None"):
+    with pytest.raises(ValueError, match="trains component 0 with loss 1, but head 1 is None"):
         Workload(ib.pairwise(3), heads=(True, False, True), trainable=(True,) * 3)
 
 
