@@ -78,13 +78,10 @@ class Comparer:
         self._train("runs", runs, facts)
         measurements = Measurements(config, self._folder, threads)
         self._carry_out("measurements", measurements.jobs(), self._devices[:1])
-        results = [run.result(metric) for run in runs]
+        profiles, estimates = measurements.records()
+        results = {run.name: run.result(metric) for run in runs}
         problems += measurements.problems
-        problems += [
-            f"{run.name} {result.status}: {result.reason}"
-            for run, result in zip(runs, results, strict=True)
-            if result.status != "finished"
-        ]
+        problems += [f"{name} {r.status}: {r.reason}" for name, r in results.items() if r.status != "finished"]
         comparison = Comparison(
             metric=metric,
             maximize=facts["maximize"],
@@ -94,22 +91,17 @@ class Comparer:
             batch_size=config.train.batch_size,
             settings=config.settings(),
             environment=environment(),
-            runs=tuple(results),
-            profiles=measurements.profiles,
-            estimates=measurements.estimates,
+            runs=tuple(results.values()),
+            profiles=profiles,
+            estimates=estimates,
         )
         return comparison, problems
 
     def _look(self) -> dict[str, Any]:
         """Finds out about the task, in a process, for this one is not to hold data or devices."""
         config, outcomes = self._config, list[Outcome]()
-
-        def note(outcome: Outcome) -> str:
-            outcomes.append(outcome)
-            return "looked at data and nets"
-
         some = [config.run(scheme=config.schemes[0], components=k) for k in config.components]
-        job = Job("data and nets", _facts, (some,), self._folder.path / "stderr.txt", note)
+        job = Job("data and nets", _facts, (some,), self._folder.path / "stderr.txt", outcomes.append)
         self._carry_out("task", [job], self._devices[:1])
         (outcome,) = outcomes
         if outcome.error:

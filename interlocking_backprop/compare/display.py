@@ -62,7 +62,7 @@ class Display:
         """Has the job take down its outcome, and says so in a line."""
         if job in self._bars:
             self._progress.remove_task(self._bars.pop(job))
-        line = job.note(outcome)
+        line = job.note(outcome) or f"{job.name}  {outcome.error or 'done'}"
         self._n_done += not outcome.was_told_to_stop
         if not self._console.is_terminal or outcome.error:
             text = f"{self._title} {self._n_done}/{self._n_jobs}  {line}  {outcome.seconds:.0f} s"

@@ -51,7 +51,7 @@ class Job:
         function: called as ``function(device, *args)`` in its process.
         args: the rest of the arguments; they and the function are pickled.
         log: the file to which stdout and stderr of the process are added.
-        note: takes down the outcome, and returns a line that says what it was.
+        note: takes down the outcome; may return words that say what it was.
         metrics: the metrics.jsonl that the function writes, if it does.
         n_steps: the last step that will be in there.
     """
@@ -60,7 +60,7 @@ class Job:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     log: Path
-    note: Callable[[Outcome], str]
+    note: Callable[[Outcome], str | None]
     metrics: Path | None = None
     n_steps: int | None = None
 

@@ -13,7 +13,7 @@ from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.folder import ComparisonFolder
 from interlocking_backprop.compare.jobs import Job, Outcome
 from interlocking_backprop.compare.results import Estimate, Profile
-from interlocking_backprop.compare.step_costs import estimates, network_costs, profiles
+from interlocking_backprop.compare.step_costs import estimate_schemes, network_costs, profile_schemes
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.trainer import Trainer
 
@@ -34,62 +34,49 @@ class Measurements:
 
     def __init__(self, config: CompareConfig, folder: ComparisonFolder, threads: int) -> None:
         self._config, self._folder, self._threads = config, folder, threads
+        # What they depend on, beside what is the same in all of the comparison.
+        names = ("schemes", "profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency")
+        self._key = {name: config.settings()[name] for name in names}
         self.problems: list[str] = []
-
-    @property
-    def profiles(self) -> tuple[Profile, ...]:
-        """On one device."""
-        return tuple(Profile(**row) for rows in self._saved(_PROFILES).values() for row in rows)
-
-    @property
-    def estimates(self) -> tuple[Estimate, ...]:
-        """For a device per component."""
-        return tuple(Estimate(**row) for rows in self._saved(_ESTIMATES).values() for row in rows)
 
     def jobs(self) -> list[Job]:
         """Those that are still to be made."""
-        if not self._config.profile_steps:
-            return []
-        done = self._saved(_PROFILES).keys() & self._saved(_ESTIMATES).keys()
-        return [self._job(k) for k in self._config.components if k not in done]
-
-    def _job(self, k: int) -> Job:
         config, log = self._config, self._folder.path / "stderr.txt"
-        configs = [config.run(scheme=s, components=k, threads=self._threads) for s in config.schemes]
+        done = self._rows(_PROFILES).keys() & self._rows(_ESTIMATES).keys()
         link = (config.link_latency * 1e-6, config.link_bandwidth * 1e9)
-        args = (configs, config.profile_steps, config.pipeline_microbatches, link)
-        return Job(f"K {k}", _measure, args, log, functools.partial(self._note, k))
+        jobs = []
+        for k in config.components:
+            if config.profile_steps and k not in done:
+                configs = [config.run(scheme=scheme, components=k, threads=self._threads) for scheme in config.schemes]
+                args = (configs, config.profile_steps, config.pipeline_microbatches, link)
+                jobs.append(Job(f"K {k}", _measure, args, log, functools.partial(self._note, k)))
+        return jobs
+
+    def records(self) -> tuple[tuple[Profile, ...], tuple[Estimate, ...]]:
+        """What has been measured on one device, and modelled for a device per component."""
+        profiles = (Profile(**row) for rows in self._rows(_PROFILES).values() for row in rows)
+        estimates = (Estimate(**row) for rows in self._rows(_ESTIMATES).values() for row in rows)
+        return tuple(profiles), tuple(estimates)
 
     def _note(self, k: int, outcome: Outcome) -> str:
         if not outcome.error:
             for name, rows in zip((_PROFILES, _ESTIMATES), outcome.value, strict=True):
                 saved = self._folder.read(name) or {}
-                saved[str(k)] = {"of": self._key(), "rows": rows}
+                saved[str(k)] = {"of": self._key, "rows": rows}
                 write_text(self._folder.path / name, json.dumps(saved, indent=1) + "\n")
         elif not outcome.was_told_to_stop:
             self.problems.append(f"measurements, K {k}, failed: {outcome.error}")
         return f"K {k}  {outcome.error or 'measured'}"
 
-    def _key(self) -> dict[str, Any]:
-        """What the measurements depend on, beside what is the same in all of the comparison."""
-        names = ("schemes", "profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency")
-        return {name: self._config.settings()[name] for name in names}
-
-    def _saved(self, name: str) -> dict[int, list[dict[str, Any]]]:
-        """The rows of each number of components that has been measured as is asked for now."""
-        if not self._config.profile_steps:
-            return {}
-        saved, key = self._folder.read(name) or {}, self._key()
+    def _rows(self, name: str) -> dict[int, list[dict[str, Any]]]:
+        """What is in a file for each number of components that has been measured as is asked for now."""
+        saved = (self._folder.read(name) or {}) if self._config.profile_steps else {}
         found = ((k, saved.get(str(k), {})) for k in self._config.components)
-        return {k: content["rows"] for k, content in found if content.get("of") == key}
+        return {k: content["rows"] for k, content in found if content.get("of") == self._key}
 
 
 def _measure(
-    device: str,
-    configs: Sequence[TrainConfig],
-    n_steps: int,
-    microbatches: Sequence[int],
-    link: tuple[float, float],
+    device: str, configs: Sequence[TrainConfig], n_steps: int, microbatches: Sequence[int], link: tuple[float, float]
 ) -> list[list[dict[str, Any]]]:
     """Profiles and estimates of all schemes for one number of components."""
 
@@ -99,7 +86,7 @@ def _measure(
         return trainer
 
     trainers = {config.scheme: placed(config) for config in configs}
-    measured = profiles(trainers, n_steps)
+    measured = profile_schemes(trainers, n_steps)
     costs_of = network_costs(placed(configs[0], scheme="e2e", heads="all"), *link, n_steps)
-    modelled = estimates(trainers, costs_of, microbatches)
+    modelled = estimate_schemes(trainers, costs_of, microbatches)
     return [[dataclasses.asdict(record) for record in records] for records in (measured, modelled)]

@@ -45,7 +45,7 @@ class _Training(NamedTuple):
     checkpointed: bool = False
 
 
-def profiles(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]:
+def profile_schemes(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]:
     """Measures schemes, and beside e2e its baselines.
 
     Args:
@@ -160,7 +160,7 @@ def network_costs(trainer: Trainer, latency: float, bandwidth: float, repeats: i
     return costs_of
 
 
-def estimates(
+def estimate_schemes(
     trainers: dict[str, Trainer], costs_of: Callable[[int], NetworkCosts], microbatches: Sequence[int]
 ) -> list[Estimate]:
     """Models every scheme, and beside e2e its pipelines, with each number of micro-batches that the batch allows.

@@ -8,7 +8,7 @@ import math
 import pytest
 
 import interlocking_backprop as ib
-from interlocking_backprop.compare.step_costs import estimates, network_costs, phases_of, profiles
+from interlocking_backprop.compare.step_costs import estimate_schemes, network_costs, phases_of, profile_schemes
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import train_config
@@ -17,9 +17,7 @@ SCHEMES = ("e2e", "local", "pairwise", "local:1,e2e")
 
 
 def placed(scheme, **changes):
-    trainer = Trainer(
-        train_config(scheme=scheme, components=4, architecture="4,4", epochs=4, threads=1, **changes),
-    )
+    trainer = Trainer(train_config(scheme=scheme, components=4, architecture="4,4", epochs=4, threads=1, **changes))
     trainer.place()
     return trainer
 
@@ -31,7 +29,7 @@ def trainers():
 
 @pytest.fixture(scope="module")
 def measured(trainers):
-    return {p.name: p for p in profiles(trainers, 2)}
+    return {p.name: p for p in profile_schemes(trainers, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def costs_of():
 
 @pytest.fixture(scope="module")
 def modelled(trainers, costs_of):
-    return {(e.name, e.microbatches): e for e in estimates(trainers, costs_of, [1, 2, 4, 32])}
+    return {(e.name, e.microbatches): e for e in estimate_schemes(trainers, costs_of, [1, 2, 4, 32])}
 
 
 def test_passes_are_those_of_the_schedule(measured):
