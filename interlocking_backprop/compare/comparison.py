@@ -113,13 +113,10 @@ class Comparer:
         return dict(facts)
 
     def _train(self, title: str, runs: Sequence[Run], facts: dict[str, Any]) -> None:
-        if self._config.retry_failed:
-            for run in runs:
-                if run.status not in (None, "finished"):
-                    run.forget()
+        todo = [run for run in runs if run.status != "finished" and (self._config.retry_failed or run.status is None)]
         # Trials may have other numbers of epochs, and with them of steps.
         steps_per_epoch = facts["n_steps"] / self._config.train.epochs
-        jobs = [run.job(round(run.config.epochs * steps_per_epoch)) for run in runs if run.status is None]
+        jobs = [run.job(round(run.config.epochs * steps_per_epoch)) for run in todo]
         self._carry_out(title, jobs, self._devices, len(runs) - len(jobs), facts["metric"])
 
     def _carry_out(

@@ -51,21 +51,17 @@ class Run:
 
     def job(self, n_steps: int) -> Job:
         """Begins the run, which has so many steps, or goes on with it."""
-        folder = self.config.run_folder
-        return Job(
-            self.name, _train, (self.config,), folder / "stderr.txt", self.note, folder / "metrics.jsonl", n_steps
-        )
-
-    def forget(self) -> None:
-        """Lets a run that failed go on."""
-        self._write(None, "", self._outcome()["seconds"])
+        log, metrics = self.folder / "stderr.txt", self.folder / "metrics.jsonl"
+        return Job(self.name, _train, (self.config,), log, self.note, metrics, n_steps)
 
     def note(self, outcome: Outcome) -> str:
         """Writes down how it ended this time, and returns a line that says so."""
         status, reason = ("failed", outcome.error) if outcome.error else outcome.value
         if outcome.error and outcome.was_told_to_stop:
             status, reason = None, ""
-        self._write(status, reason, self._outcome().get("seconds", 0.0) + outcome.seconds)
+        seconds = self._outcome().get("seconds", 0.0) + outcome.seconds
+        content = {"status": status, "reason": reason, "seconds": seconds}
+        write_text(self.folder / "outcome.json", json.dumps(content) + "\n")
         return f"{self.name}  {status or 'stopped'}{': ' if reason else ''}{reason}"
 
     def result(self, metric: str) -> RunResult:
@@ -96,10 +92,6 @@ class Run:
     def _outcome(self) -> dict[str, Any]:
         path = self.folder / "outcome.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
-
-    def _write(self, status: str | None, reason: str, seconds: float) -> None:
-        outcome = {"status": status, "reason": reason, "seconds": seconds}
-        write_text(self.folder / "outcome.json", json.dumps(outcome) + "\n")
 
 
 def grid(config: CompareConfig, threads: int, chosen: dict[tuple[str, int], dict[str, float]]) -> list[Run]:

@@ -38,7 +38,7 @@ def measure_costs(
         inputs: of the network, one micro-batch.
         targets: of the losses.
         repeats: how often each is timed, after one round of warm-up; the median counts.
-        heads: whether the auxiliary heads take part; without them ``loss`` is zero but for the last component, and
+        heads: whether the heads take part; without them ``loss`` is zero but for the last component, and
             ``update`` is that of the main net alone.
 
     Returns:
