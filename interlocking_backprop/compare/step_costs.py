@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.checkpoint import checkpoint
@@ -41,6 +41,7 @@ class _Training(NamedTuple):
 
     name: str
     trainer: Trainer
+    batch: tuple[Any, Any]
     microbatches: int
     checkpointed: bool = False
 
@@ -52,9 +53,9 @@ def profile_schemes(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]
         trainers: by scheme, all of the same network, their models in place.
         n_steps: how many steps are timed.
     """
-    trainings = [_Training(scheme, trainer, trainer.config.microbatches) for scheme, trainer in trainers.items()]
-    if _E2E in trainers:
-        trainings += _e2e_in_less_memory(trainers[_E2E], [_peak(t) for t in trainings if t.name != _E2E])
+    trainings = [_Training(s, t, t.first_batch(), t.config.microbatches) for s, t in trainers.items()]
+    for e2e in [t for t in trainings if t.name == _E2E]:
+        trainings += _e2e_in_less_memory(e2e, [_peak(t) for t in trainings if t is not e2e])
     measured = profile_steps({t.name: _phases(t) for t in trainings}, n_steps, trainings[0].trainer.device)
     return [
         Profile(
@@ -69,18 +70,19 @@ def profile_schemes(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]
     ]
 
 
-def _e2e_in_less_memory(e2e: Trainer, peaks: Sequence[float]) -> list[_Training]:
+def _e2e_in_less_memory(e2e: _Training, peaks: Sequence[float]) -> list[_Training]:
     """End-to-end backpropagation with activation checkpointing, and with gradients accumulated over micro-batches.
 
-    These are as many as it takes to need no more memory than each of the other schemes. Where no number is enough
-    there is no such baseline.
+    The micro-batches are as few as need no more memory than each of the other schemes, whose peaks are given. Where no
+    number is enough there is no such baseline.
     """
-    own = e2e.config.microbatches
-    most = max(e2e.config.batch_size // 2, own)  # BatchNorm needs two samples
-    peak = functools.cache(lambda m: _peak(_Training(_E2E, e2e, m)))
-    needed = {fewest_microbatches(peak, bound, own, most) for bound in peaks} - {own, None}
-    accumulating = [_Training(f"{_E2E}, {m} micro-batches", e2e, m) for m in sorted(filter(None, needed))]
-    return [_Training(f"{_E2E}, checkpointed", e2e, own, checkpointed=True), *accumulating]
+    own = e2e.microbatches
+    most = max(e2e.trainer.config.batch_size // 2, own)  # BatchNorm needs two samples
+    peak = functools.cache(lambda m: _peak(e2e._replace(microbatches=m)))
+    needed = {fewest_microbatches(peak, bound, own, most) for bound in peaks} - {own}
+    counts = sorted(m for m in needed if m is not None)
+    accumulating = [e2e._replace(name=f"{_E2E}, {m} micro-batches", microbatches=m) for m in counts]
+    return [e2e._replace(name=f"{_E2E}, checkpointed", checkpointed=True), *accumulating]
 
 
 def _peak(training: _Training) -> float:
@@ -90,7 +92,6 @@ def _peak(training: _Training) -> float:
 def _phases(training: _Training) -> Phases:
     """The steps that are measured, of each phase on the first batch."""
     trainer, model = training.trainer, training.trainer.model
-    batch = trainer.first_batch()
     nets = [component.main_net for component in model.components] if training.checkpointed else []
 
     @contextmanager
@@ -103,7 +104,7 @@ def _phases(training: _Training) -> Phases:
             for net in nets:
                 net.forward = functools.partial(checkpoint, net.forward, use_reentrant=False)
             with trainer.autocast():
-                yield lambda: model.training_step(*batch).result()
+                yield lambda: model.training_step(*training.batch).result()
         finally:
             for net in nets:
                 del net.forward
