@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.schedule.list_scheduling import RULES, Rule, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.rules import RULES, Rule
 from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.scheme.streams import Workload
 
