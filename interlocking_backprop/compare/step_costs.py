@@ -17,7 +17,7 @@ from interlocking_backprop.compare.results import Estimate, Profile
 from interlocking_backprop.engine.tree import map_tensors, tensors
 from interlocking_backprop.planning.estimates import E2E_PIPELINES, INTERLOCKED, NetworkCosts, estimate_step
 from interlocking_backprop.planning.measured_costs import measure_costs
-from interlocking_backprop.planning.step_profile import Phases, Step, fewest_microbatches, profile_steps, step_peak
+from interlocking_backprop.planning.step_profile import PhaseSteps, Step, fewest_microbatches, profile_steps, step_peak
 from interlocking_backprop.schedule.action import PASSES, Kind
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.order import depth_first
@@ -89,7 +89,7 @@ def _peak(training: _Training) -> float:
     return step_peak(_phases(training), training.trainer.device)
 
 
-def _phases(training: _Training) -> Phases:
+def _phases(training: _Training) -> PhaseSteps:
     """The steps that are measured, of each phase on the first batch."""
     trainer, model = training.trainer, training.trainer.model
     nets = [component.main_net for component in model.components] if training.checkpointed else []

@@ -19,9 +19,9 @@ from interlocking_backprop.planning.timing import timed
 Step = Callable[[], object]
 """Carries out a training step to its end."""
 
-Phases = Sequence[tuple[Callable[[], AbstractContextManager[Step]], float]]
-"""The parts of a training: what prepares the model for a step of this part and yields the step, and its share of all
-steps. What the preparation takes is not measured."""
+PhaseSteps = Sequence[tuple[Callable[[], AbstractContextManager[Step]], float]]
+"""For each phase of a training what prepares the model for a step of it and yields that step, which alone is measured;
+and the share of the phase in all steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StepProfile:
     peak_bytes: float
 
 
-def profile_steps(trainings: Mapping[str, Phases], n_steps: int, device: torch.device) -> dict[str, StepProfile]:
+def profile_steps(trainings: Mapping[str, PhaseSteps], n_steps: int, device: torch.device) -> dict[str, StepProfile]:
     """Measures the steps of each way to train, after a warm-up.
 
     Args:
@@ -68,7 +68,7 @@ def profile_steps(trainings: Mapping[str, Phases], n_steps: int, device: torch.d
     return found
 
 
-def step_peak(phases: Phases, device: torch.device) -> float:
+def step_peak(phases: PhaseSteps, device: torch.device) -> float:
     """The most bytes that a step makes, in any phase; not in its first time, when optimizers make their state."""
     peaks = []
     for prepare, _ in phases:
