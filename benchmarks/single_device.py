@@ -23,7 +23,7 @@ from torch.optim import SGD
 
 import interlocking_backprop as ib
 from interlocking_backprop import resnet_builder
-from interlocking_backprop.planning.measure import measure_costs
+from interlocking_backprop.planning.measured_costs import measure_costs
 
 SCHEMES = ("e2e", "local", "pairwise", "3wise", "pairwise-sum", "3wise-sum", "deep-supervision")
 

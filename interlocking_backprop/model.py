@@ -19,7 +19,7 @@ from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
-from interlocking_backprop.planning.measure import measure_costs
+from interlocking_backprop.planning.measured_costs import measure_costs
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
 from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts

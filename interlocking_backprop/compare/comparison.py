@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 
 from interlocking_backprop.compare.config import CompareConfig
-from interlocking_backprop.compare.display import Display, Item
+from interlocking_backprop.compare.display import Display
 from interlocking_backprop.compare.folder import ComparisonFolder
-from interlocking_backprop.compare.jobs import Job, Outcome, Processes, Report
+from interlocking_backprop.compare.jobs import Job, Outcome, run_jobs
 from interlocking_backprop.compare.measurements import Measurements
 from interlocking_backprop.compare.results import Comparison
 from interlocking_backprop.compare.runs import Run, grid
-from interlocking_backprop.compare.tuning import Tuning
+from interlocking_backprop.compare.tuning import all_trials, choose
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.interruption import Interruption, interruptible
 from interlocking_backprop.training.run_folder import environment
 from interlocking_backprop.training.trainer import Trainer
 
+# What runs import, that included which torch imports when it is first used.
+_MODULES = (
+    "torch._dynamo",
+    "interlocking_backprop.training.trainer",
+    "interlocking_backprop.training.tasks.images",
+    "interlocking_backprop.training.tasks.text",
+    "kornia.augmentation",
+    "sklearn.datasets",
+)
+
 
 class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
     """The comparison was stopped and can go on."""
-
-
-@dataclass(frozen=True)
-class Workplaces:
-    """Where runs go.
-
-    Attributes:
-        devices: over which they are spread.
-        n_jobs: side by side.
-        threads: of each.
-    """
-
-    devices: tuple[str, ...]
-    n_jobs: int
-    threads: int
-
-    @classmethod
-    def of(cls, config: CompareConfig) -> Workplaces:
-        """What the configuration asks for on this machine."""
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        devices: tuple[str, ...] = (config.train.device,)
-        if config.train.device == "auto":
-            n = torch.accelerator.device_count() if accelerator else 0
-            devices = tuple(f"{accelerator.type}:{i}" for i in range(n)) if accelerator else ("cpu",)
-        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        n_jobs = config.jobs
-        if not n_jobs:
-            n_jobs = max(n_cores // (config.train.threads or 1), 1) if devices == ("cpu",) else len(devices)
-        return cls(devices, n_jobs, config.train.threads or max(n_cores // n_jobs, 1))
 
 
 class Comparer:
@@ -68,8 +51,8 @@ class Comparer:
     def __init__(self, config: CompareConfig, console: Console) -> None:
         self._config, self._console = config, console
         self._folder = ComparisonFolder(config)
-        self._places = Workplaces.of(config)
-        self._problems: list[str] = []
+        self._devices, self._threads = _places(config)
+        self._interruption = Interruption()
 
     def compare(self) -> tuple[Comparison, list[str]]:
         """Does whatever is not done yet.
@@ -81,33 +64,26 @@ class Comparer:
             ValueError: if something that is asked for cannot be had.
             Interrupted: after Ctrl-C, when everything has come to a stop.
         """
-        with self._folder.locked(), interruptible() as interruption:
+        multiprocessing.set_forkserver_preload(list(_MODULES))
+        with self._folder.locked(), interruptible() as self._interruption:
             self._folder.check_settings()
-            facts = self._facts(interruption)
-            return self._compare(facts, interruption), self._problems
+            return self._compare(self._folder.facts() or self._look())
 
-    def _compare(self, facts: dict[str, Any], interruption: Interruption) -> Comparison:
-        config = self._config
-        chosen: dict[tuple[str, int], dict[str, float]] = {}
-        if config.tunes:
-            tuning = Tuning(config, self._places.threads, facts["metric"], maximize=facts["maximize"])
-            self._train("trials", tuning.trials, facts["metric"], interruption)
-            chosen = tuning.choose()
-            self._problems += tuning.problems
-        runs = grid(config, self._places.threads, chosen)
-        self._train("runs", runs, facts["metric"], interruption)
-        measurements = Measurements(config, self._folder, self._places.threads, self._places.devices[0])
-        jobs = measurements.jobs()
-        self._carry_out("measurements", [job for _, job in jobs], [item for item, _ in jobs], 1, interruption)
-        self._problems += measurements.problems
-        results = [run.result(facts["metric"]) for run in runs]
-        self._problems += [
-            f"{run.name} {result.status}: {result.reason}"
-            for run, result in zip(runs, results, strict=True)
-            if result.status != "finished"
-        ]
-        return Comparison(
-            metric=facts["metric"],
+    def _compare(self, facts: dict[str, Any]) -> tuple[Comparison, list[str]]:
+        config, threads, metric = self._config, self._threads, facts["metric"]
+        trials = all_trials(config, threads) if config.tunes else {}
+        self._train("trials", list(itertools.chain(*trials.values())), facts)
+        chosen, problems = choose(trials, config, metric, maximize=facts["maximize"]) if trials else ({}, [])
+        runs = grid(config, threads, chosen)
+        self._train("runs", runs, facts)
+        measurements = Measurements(config, self._folder, threads)
+        self._carry_out("measurements", measurements.jobs(), self._devices[:1])
+        profiles, estimates = measurements.records()
+        results = {run.name: run.result(metric) for run in runs}
+        problems += measurements.problems
+        problems += [f"{name} {r.status}: {r.reason}" for name, r in results.items() if r.status != "finished"]
+        comparison = Comparison(
+            metric=metric,
             maximize=facts["maximize"],
             schemes=config.schemes,
             components=config.components,
@@ -115,90 +91,73 @@ class Comparer:
             batch_size=config.train.batch_size,
             settings=config.settings(),
             environment=environment(),
-            runs=tuple(results),
-            profiles=measurements.profiles,
-            estimates=measurements.estimates,
+            runs=tuple(results.values()),
+            profiles=profiles,
+            estimates=estimates,
         )
+        return comparison, problems
 
-    def _facts(self, interruption: Interruption) -> dict[str, Any]:
-        """What is known of the task; found in a process, for this one is not to hold data or devices."""
-        facts = self._folder.facts()
-        if facts is not None:
-            return facts
-        config = self._config
-        some = [
-            config.run(scheme=config.schemes[0], components=k, device=self._places.devices[0])
-            for k in config.components
-        ]
-        outcomes: list[Outcome] = []
-
-        def note(outcome: Outcome) -> str:
-            outcomes.append(outcome)
-            return "looked at data and nets"
-
-        job = Job(_look, (some,), self._folder.path / "stderr.txt")
-        self._carry_out("task", [job], [Item("data and nets", note)], 1, interruption)
+    def _look(self) -> dict[str, Any]:
+        """Finds out about the task, in a process, for this one is not to hold data or devices."""
+        config, outcomes = self._config, list[Outcome]()
+        some = [config.run(scheme=config.schemes[0], components=k) for k in config.components]
+        job = Job("data and nets", _facts, (some,), self._folder.path / "stderr.txt", outcomes.append)
+        self._carry_out("task", [job], self._devices[:1])
         (outcome,) = outcomes
-        if outcome.is_bad_input:
-            raise ValueError(outcome.error.removeprefix("ValueError: "))
         if outcome.error:
             raise RuntimeError(outcome.error)
-        found: dict[str, Any] = outcome.value
-        self._folder.begin(found)
-        return found
+        facts, bad_input = outcome.value
+        if bad_input:
+            raise ValueError(bad_input)
+        self._folder.begin(facts)
+        return dict(facts)
 
-    def _train(self, title: str, runs: Sequence[Run], metric: str, interruption: Interruption) -> None:
-        if self._config.retry_failed:
-            for run in runs:
-                if run.status not in (None, "finished"):
-                    run.forget()
-        todo = [run for run in runs if run.status is None]
-        jobs = [run.job(self._places.devices) for run in todo]
-        items = [Item(run.name, run.note, run.folder / "metrics.jsonl") for run in todo]
-        n_done = len(runs) - len(todo)
-        self._carry_out(title, jobs, items, self._places.n_jobs, interruption, n_done, metric)
+    def _train(self, title: str, runs: Sequence[Run], facts: dict[str, Any]) -> None:
+        todo = [run for run in runs if run.status != "finished" and (self._config.retry_failed or run.status is None)]
+        # Trials may have other numbers of epochs, and with them of steps.
+        steps_per_epoch = facts["n_steps"] / self._config.train.epochs
+        jobs = [run.job(round(run.config.epochs * steps_per_epoch)) for run in todo]
+        self._carry_out(title, jobs, self._devices, len(runs) - len(jobs), facts["metric"])
 
     def _carry_out(
-        self,
-        title: str,
-        jobs: Sequence[Job],
-        items: Sequence[Item],
-        n_slots: int,
-        interruption: Interruption,
-        n_done: int = 0,
-        metric: str = "",
+        self, title: str, jobs: Sequence[Job], devices: Sequence[str], n_done: int = 0, metric: str = ""
     ) -> None:
+        """Carries out jobs and shows how far they are.
+
+        Raises:
+            Interrupted: if the user has asked to stop.
+        """
         if not jobs:
             return
-        with (
-            Display(self._console, interruption, title, items, n_done, metric) as display,
-            Processes(n_slots, _modules(self._config.train)) as processes,
-        ):
-            processes.run(jobs, display)
-        if interruption.requested:
+        with Display(self._console, self._interruption, title, n_done + len(jobs), n_done, metric) as display:
+            run_jobs(jobs, devices, display.ended, display.should_stop)
+        if self._interruption.requested:
             raise Interrupted
 
 
-def _modules(config: TrainConfig) -> list[str]:
-    """What a run imports, that included which torch, kornia and sklearn import when they are first used."""
-    modules = ["torch._dynamo", "interlocking_backprop.training.trainer"]
-    if config.model == "transformer":
-        return [*modules, "interlocking_backprop.training.tasks.text"]
-    modules.append("interlocking_backprop.training.tasks.images")
-    if config.augment:
-        modules.append("kornia.augmentation")
-    if config.data_name == "digits":
-        modules.append("sklearn.datasets")
-    return modules
+def _places(config: CompareConfig) -> tuple[list[str], int]:
+    """The devices of the runs that go on side by side, and the threads of each run."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    devices = [config.train.device]
+    if config.train.device == "auto":
+        n = torch.accelerator.device_count() if accelerator else 0
+        devices = [f"{accelerator.type}:{i}" for i in range(n)] if accelerator else ["cpu"]
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = config.train.threads
+    n_jobs = config.jobs or (max(n_cores // (threads or 1), 1) if devices == ["cpu"] else len(devices))
+    return [devices[i % len(devices)] for i in range(n_jobs)], threads or max(n_cores // n_jobs, 1)
 
 
-def _look(slot: int, report: Report, configs: Sequence[TrainConfig]) -> dict[str, Any]:
-    """Builds what runs would train, to find out what does not fit before they begin."""
-    for config in configs:
-        trainer = Trainer(config)
+def _facts(device: str, configs: Sequence[TrainConfig]) -> tuple[dict[str, Any], str]:
+    """Builds what runs would train: what is known of the task then, and what does not fit, before they begin."""
+    try:
+        for config in configs:
+            trainer = Trainer(dataclasses.replace(config, device=device))
+    except ValueError as error:
+        return {}, str(error)
     return {
         "metric": trainer.task.score,
         "maximize": trainer.task.maximize,
         "n_steps": trainer.n_steps,
         "components": [config.components for config in configs],
-    }
+    }, ""

@@ -22,17 +22,10 @@ from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
 
 # What may differ from one start to the next: the grid, and what changes no run.
-_FREE = RESUMABLE_FIELDS | {
-    "schemes",
-    "components",
-    "seeds",
-    "jobs",
-    "retry_failed",
-    "profile_steps",
-    "pipeline_microbatches",
-    "link_bandwidth",
-    "link_latency",
-}
+_FREE = RESUMABLE_FIELDS.union(
+    ("schemes", "components", "seeds", "jobs", "retry_failed"),
+    ("profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency"),
+)
 
 
 class ComparisonFolder:
@@ -45,7 +38,6 @@ class ComparisonFolder:
     def __init__(self, config: CompareConfig) -> None:
         self.path = config.out.absolute()
         self._config = config
-        self._file = self.path / "comparison.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -74,10 +66,9 @@ class ComparisonFolder:
         Raises:
             ValueError: naming the first flag that differs.
         """
-        before = self.read("comparison.json")
+        before, now = self.read("comparison.json"), self._config.settings()
         if before is None:
             return
-        now = self._config.settings()
         for name, value in before["settings"].items():
             if name not in _FREE and now.get(name) != value:
                 raise ValueError(
@@ -96,18 +87,14 @@ class ComparisonFolder:
         before = self.read("comparison.json")
         if before is None or not set(self._config.components) <= set(before["facts"]["components"]):
             return None
-        facts: dict[str, Any] = before["facts"]
-        return facts
+        return dict(before["facts"])
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Writes down what the comparison is."""
         before = self.read("comparison.json") or {"matrices": {}}
-        content = {
-            "settings": self._config.settings(),
-            "matrices": before["matrices"] | self._matrices(),
-            "facts": facts,
-        }
-        write_text(self._file, json.dumps(content, indent=1) + "\n")
+        matrices = before["matrices"] | self._matrices()
+        content = {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
+        write_text(self.path / "comparison.json", json.dumps(content, indent=1) + "\n")
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder; None if there is none.
@@ -116,10 +103,8 @@ class ComparisonFolder:
             ValueError: if it cannot be read.
         """
         path = self.path / name
-        if not path.exists():
-            return None
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text()) if path.exists() else None
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read ({error}); remove it, or choose another --out.") from None
 

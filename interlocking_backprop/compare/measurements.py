@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import CompareConfig
-from interlocking_backprop.compare.display import Item
 from interlocking_backprop.compare.folder import ComparisonFolder
-from interlocking_backprop.compare.jobs import Job, Outcome, Report
+from interlocking_backprop.compare.jobs import Job, Outcome
 from interlocking_backprop.compare.results import Estimate, Profile
-from interlocking_backprop.planning.estimating import CostModel, Link, estimate
-from interlocking_backprop.planning.profiling import profile
+from interlocking_backprop.compare.step_costs import estimate_schemes, network_costs, profile_schemes
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.trainer import Trainer
 
@@ -28,81 +27,66 @@ class Measurements:
         config: of the comparison.
         folder: where they are kept.
         threads: as many as a run has.
-        device: on which they are made.
 
     Attributes:
         problems: a line for each that failed.
     """
 
-    def __init__(self, config: CompareConfig, folder: ComparisonFolder, threads: int, device: str) -> None:
-        self._config, self._folder, self._threads, self._device = config, folder, threads, device
+    def __init__(self, config: CompareConfig, folder: ComparisonFolder, threads: int) -> None:
+        self._config, self._folder, self._threads = config, folder, threads
+        # What they depend on, beside what is the same in all of the comparison.
+        names = ("schemes", "profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency")
+        self._key = {name: config.settings()[name] for name in names}
         self.problems: list[str] = []
 
-    @property
-    def profiles(self) -> tuple[Profile, ...]:
-        """On one device."""
-        return tuple(Profile(**row) for row in self._rows(_PROFILES))
-
-    @property
-    def estimates(self) -> tuple[Estimate, ...]:
-        """For a device per component."""
-        return tuple(Estimate(**row) for row in self._rows(_ESTIMATES))
-
-    def jobs(self) -> list[tuple[Item, Job]]:
+    def jobs(self) -> list[Job]:
         """Those that are still to be made."""
-        if not self._config.profile_steps:
-            return []
-        return [(self._item(k), self._job(k)) for k in self._config.components if not self._is_done(k)]
+        config, log = self._config, self._folder.path / "stderr.txt"
+        done = self._rows(_PROFILES).keys() & self._rows(_ESTIMATES).keys()
+        link = (config.link_latency * 1e-6, config.link_bandwidth * 1e9)
+        jobs = []
+        for k in config.components:
+            if config.profile_steps and k not in done:
+                configs = [config.run(scheme=scheme, components=k, threads=self._threads) for scheme in config.schemes]
+                args = (configs, config.profile_steps, config.pipeline_microbatches, link)
+                jobs.append(Job(f"K {k}", _measure, args, log, functools.partial(self._note, k)))
+        return jobs
 
-    def _job(self, k: int) -> Job:
-        config = self._config
-        shared = {"components": k, "threads": self._threads, "device": self._device}
-        configs = [config.run(scheme=scheme, **shared) for scheme in config.schemes]
-        link = Link(config.link_latency * 1e-6, config.link_bandwidth * 1e9)
-        log = self._folder.path / "stderr.txt"
-        return Job(_measure, (configs, config.profile_steps, config.pipeline_microbatches, link), log)
+    def records(self) -> tuple[tuple[Profile, ...], tuple[Estimate, ...]]:
+        """What has been measured on one device, and modelled for a device per component."""
+        profiles = (Profile(**row) for rows in self._rows(_PROFILES).values() for row in rows)
+        estimates = (Estimate(**row) for rows in self._rows(_ESTIMATES).values() for row in rows)
+        return tuple(profiles), tuple(estimates)
 
-    def _item(self, k: int) -> Item:
-        def note(outcome: Outcome) -> str:
-            if outcome.error and not outcome.was_told_to_stop:
-                self.problems.append(f"measurements, K {k}, failed: {outcome.error}")
-            elif not outcome.error:
-                for name, rows in zip((_PROFILES, _ESTIMATES), outcome.value, strict=True):
-                    saved = self._folder.read(name) or {}
-                    saved[str(k)] = {"of": self._key(), "rows": rows}
-                    write_text(self._folder.path / name, json.dumps(saved, indent=1) + "\n")
-            return f"K {k}  {outcome.error or 'measured'}"
+    def _note(self, k: int, outcome: Outcome) -> str:
+        if not outcome.error:
+            for name, rows in zip((_PROFILES, _ESTIMATES), outcome.value, strict=True):
+                saved = self._folder.read(name) or {}
+                saved[str(k)] = {"of": self._key, "rows": rows}
+                write_text(self._folder.path / name, json.dumps(saved, indent=1) + "\n")
+        elif not outcome.was_told_to_stop:
+            self.problems.append(f"measurements, K {k}, failed: {outcome.error}")
+        return f"K {k}  {outcome.error or 'measured'}"
 
-        return Item(f"K {k}", note)
-
-    def _key(self) -> dict[str, Any]:
-        """What the measurements depend on, beside what is the same in all of the comparison."""
-        names = ("schemes", "profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency")
-        return {name: self._config.settings()[name] for name in names}
-
-    def _is_done(self, k: int) -> bool:
-        saved = (self._folder.read(name) or {} for name in (_PROFILES, _ESTIMATES))
-        return all(content.get(str(k), {}).get("of") == self._key() for content in saved)
-
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        if not self._config.profile_steps:
-            return []
-        saved = self._folder.read(name) or {}
-        return [row for k in self._config.components if self._is_done(k) for row in saved[str(k)]["rows"]]
+    def _rows(self, name: str) -> dict[int, list[dict[str, Any]]]:
+        """What is in a file for each number of components that has been measured as is asked for now."""
+        saved = (self._folder.read(name) or {}) if self._config.profile_steps else {}
+        found = ((k, saved.get(str(k), {})) for k in self._config.components)
+        return {k: content["rows"] for k, content in found if content.get("of") == self._key}
 
 
 def _measure(
-    slot: int,
-    report: Report,
-    configs: Sequence[TrainConfig],
-    n_steps: int,
-    microbatches: Sequence[int],
-    link: Link,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    device: str, configs: Sequence[TrainConfig], n_steps: int, microbatches: Sequence[int], link: tuple[float, float]
+) -> list[list[dict[str, Any]]]:
     """Profiles and estimates of all schemes for one number of components."""
-    trainers = {config.scheme: Trainer(config) for config in configs}
-    for trainer in trainers.values():
+
+    def placed(config: TrainConfig, **changes: Any) -> Trainer:
+        trainer = Trainer(dataclasses.replace(config, device=device, **changes))
         trainer.place()
-    profiles = profile(trainers, n_steps)
-    estimates = estimate(trainers, CostModel(configs[0], link, n_steps), microbatches)
-    return [dataclasses.asdict(p) for p in profiles], [dataclasses.asdict(e) for e in estimates]
+        return trainer
+
+    trainers = {config.scheme: placed(config) for config in configs}
+    measured = profile_schemes(trainers, n_steps)
+    costs_of = network_costs(placed(configs[0], scheme="e2e", heads="all"), *link, n_steps)
+    modelled = estimate_schemes(trainers, costs_of, microbatches)
+    return [[dataclasses.asdict(record) for record in records] for records in (measured, modelled)]

@@ -7,14 +7,13 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import CompareConfig
-from interlocking_backprop.compare.jobs import Job, Outcome, Report
+from interlocking_backprop.compare.jobs import Job, Outcome
 from interlocking_backprop.compare.results import Point, RunResult
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.divergence import Diverged
@@ -22,8 +21,6 @@ from interlocking_backprop.training.interruption import Stopped
 from interlocking_backprop.training.metrics_log import read_metrics
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
-
-_STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,19 @@ class Run:
         """How it ended; None if it has not."""
         return self._outcome().get("status")
 
-    def job(self, devices: Sequence[str]) -> Job:
-        """Begins the run, or goes on with it, on the device of the slot."""
-        return Job(_train, (self.config, tuple(devices)), self.folder / "stderr.txt")
-
-    def forget(self) -> None:
-        """Lets a run that failed go on."""
-        self._write(None, "", self._outcome()["seconds"])
+    def job(self, n_steps: int) -> Job:
+        """Begins the run, which has so many steps, or goes on with it."""
+        log, metrics = self.folder / "stderr.txt", self.folder / "metrics.jsonl"
+        return Job(self.name, _train, (self.config,), log, self.note, metrics, n_steps)
 
     def note(self, outcome: Outcome) -> str:
         """Writes down how it ended this time, and returns a line that says so."""
-        seconds = self._outcome().get("seconds", 0.0) + outcome.seconds
         status, reason = ("failed", outcome.error) if outcome.error else outcome.value
-        if outcome.was_told_to_stop and (outcome.error or status == _STOPPED):
+        if outcome.error and outcome.was_told_to_stop:
             status, reason = None, ""
-        elif status == _STOPPED:
-            status, reason = "failed", "ended by a signal that was not for the comparison as a whole"
-        self._write(status, reason, seconds)
+        seconds = self._outcome().get("seconds", 0.0) + outcome.seconds
+        content = {"status": status, "reason": reason, "seconds": seconds}
+        write_text(self.folder / "outcome.json", json.dumps(content) + "\n")
         return f"{self.name}  {status or 'stopped'}{': ' if reason else ''}{reason}"
 
     def result(self, metric: str) -> RunResult:
@@ -98,14 +91,7 @@ class Run:
 
     def _outcome(self) -> dict[str, Any]:
         path = self.folder / "outcome.json"
-        if not path.exists():
-            return {}
-        outcome: dict[str, Any] = json.loads(path.read_text())
-        return outcome
-
-    def _write(self, status: str | None, reason: str, seconds: float) -> None:
-        outcome = {"status": status, "reason": reason, "seconds": seconds}
-        write_text(self.folder / "outcome.json", json.dumps(outcome) + "\n")
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def grid(config: CompareConfig, threads: int, chosen: dict[tuple[str, int], dict[str, float]]) -> list[Run]:
@@ -116,11 +102,12 @@ def grid(config: CompareConfig, threads: int, chosen: dict[tuple[str, int], dict
         threads: of each run.
         chosen: by scheme and number of components, the values that were tuned.
     """
+    root = config.out.absolute()
     found = []
     for seed, k, scheme in itertools.product(range(config.seeds), config.components, config.schemes):
-        folder = config.out.absolute() / "runs" / f"{slug(scheme)}-k{k}-s{seed}"
-        values: dict[str, Any] = {"scheme": scheme, "components": k, "seed": seed, "threads": threads, "out": folder}
-        found.append(Run(config.run(**values | chosen.get((scheme, k), {})), config.out.absolute()))
+        values: dict[str, Any] = {"scheme": scheme, "components": k, "seed": seed, "threads": threads}
+        values["out"] = root / "runs" / f"{slug(scheme)}-k{k}-s{seed}"
+        found.append(Run(config.run(**values | chosen.get((scheme, k), {})), root))
     return found
 
 
@@ -130,15 +117,13 @@ def slug(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 
 
-def _train(slot: int, report: Report, config: TrainConfig, devices: tuple[str, ...]) -> tuple[str, str]:
+def _train(device: str, config: TrainConfig) -> tuple[str, str]:
     """Trains to the end; returns how it ended and why."""
     has_begun = (config.run_folder / "config.json").exists()
-    trainer = Trainer(dataclasses.replace(config, device=devices[slot % len(devices)], resume=has_begun))
-    report(trainer.n_steps)
     try:
-        trainer.fit()
+        Trainer(dataclasses.replace(config, device=device, resume=has_begun)).fit()
     except Diverged as diverged:
         return "diverged", str(diverged)
-    except Stopped as stopped:
-        return _STOPPED, str(stopped)
+    except Stopped:  # no failure, if the comparison as a whole was told to stop
+        raise RuntimeError("ended by a signal that was not for the comparison as a whole") from None
     return "finished", ""

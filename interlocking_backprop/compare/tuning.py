@@ -13,90 +13,71 @@ from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
 from interlocking_backprop.scheme.phases import SchemePlan
 
+Key = tuple[str, int]
+"""A scheme and a number of components."""
 
-class Tuning:
-    """The trials of all schemes and numbers of components.
+
+def all_trials(config: CompareConfig, threads: int) -> dict[Key, list[Run]]:
+    """The trials of each scheme and number of components.
 
     Args:
         config: of the comparison.
         threads: of each trial.
+    """
+    return {(s, k): _trials(config, s, k, threads) for k in config.components for s in config.schemes}
+
+
+def choose(
+    trials: dict[Key, list[Run]], config: CompareConfig, metric: str, *, maximize: bool
+) -> tuple[dict[Key, dict[str, float]], list[str]]:
+    """Chooses the best trials, and writes all of them to tuning.jsonl.
+
+    Args:
+        trials: that have ended.
+        config: of the comparison.
         metric: by which they are judged.
         maximize: whether more of it is better.
 
-    Attributes:
-        problems: a line for each trial that failed. To diverge is no failure: trials are there to find that out.
+    Returns:
+        The values of each best trial, or, where no trial has come to its end, those with the lowest learning rate; and
+        a line for each trial that failed. (To diverge is no failure: trials are there to find that out.)
     """
 
-    def __init__(self, config: CompareConfig, threads: int, metric: str, *, maximize: bool) -> None:
-        self._config, self._threads, self._metric, self._maximize = config, threads, metric, maximize
-        self.problems: list[str] = []
-        self._root = config.out.absolute()
-        self._of = {(scheme, k): self._trials(scheme, k) for k in config.components for scheme in config.schemes}
+    def best_score(result: RunResult) -> float | None:
+        scores = [point.score for point in result.curve if result.status == "finished"]
+        return (max if maximize else min)(scores, default=None)
 
-    @property
-    def trials(self) -> list[Run]:
-        """All of them."""
-        return list(itertools.chain.from_iterable(self._of.values()))
+    def badness(result: RunResult) -> tuple[bool, float]:
+        score = best_score(result)
+        return (True, result.lr) if score is None else (False, -score if maximize else score)
 
-    def choose(self) -> dict[tuple[str, int], dict[str, float]]:
-        """For each scheme and number of components the values of its best trial; all trials go to tuning.jsonl.
-
-        Where no trial has come to its end the one with the lowest learning rate counts.
-        """
-        chosen: dict[tuple[str, int], dict[str, float]] = {}
-        rows: list[dict[str, Any]] = []
-        for key, trials in self._of.items():
-            results = [(trial, trial.result(self._metric)) for trial in trials]
-            self.problems += [f"trial {t.name} failed: {r.reason}" for t, r in results if r.status == "failed"]
-            best, result = min(results, key=lambda pair: self._badness(pair[1]))
-            chosen[key] = {"lr": result.lr, "aux_lr_factor": result.aux_lr_factor}
-            rows += [self._row(r, trial.config.epochs, is_chosen=trial is best) for trial, r in results]
-        write_text(self._root / "tuning.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        return chosen
-
-    def _trials(self, scheme: str, k: int) -> list[Run]:
-        config = self._config
-        base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
-        factors: tuple[float, ...] = config.tune_aux_lr_factor
-        if not factors or not _uses_heads(scheme, k):  # without heads the trials would be the same
-            factors = (base.of_optimizer("aux_lr_factor"),)
-        trials = []
-        for lr, factor in itertools.product(config.tune_lr or (base.of_optimizer("lr"),), factors):
-            folder = self._root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
-            values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": self._threads, "out": folder}
-            trials.append(Run(dataclasses.replace(base, **values), self._root))
-        return trials
-
-    def _badness(self, result: RunResult) -> tuple[bool, float, float]:
-        score = self._best(result)
-        if score is None:
-            return True, 0.0, result.lr
-        return False, -score if self._maximize else score, 0.0
-
-    def _best(self, result: RunResult) -> float | None:
-        """The best validation score of a trial that came to its end."""
-        scores = [point.score for point in result.curve]
-        if result.status != "finished" or not scores:
-            return None
-        return max(scores) if self._maximize else min(scores)
-
-    def _row(self, result: RunResult, epochs: int, *, is_chosen: bool) -> dict[str, Any]:
-        return {
-            "scheme": result.scheme,
-            "components": result.components,
-            "lr": result.lr,
-            "aux_lr_factor": result.aux_lr_factor,
-            "seed": result.seed,
-            "epochs": epochs,
-            "status": result.status,
-            "reason": result.reason,
-            "metric": self._metric,
-            "validation_score": self._best(result),
-            "chosen": is_chosen,
-            "folder": result.folder,
-            "seconds": result.seconds,
-        }
+    chosen: dict[Key, dict[str, float]] = {}
+    problems: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for key, runs in trials.items():
+        results = [run.result(metric) for run in runs]
+        best = min(results, key=badness)
+        chosen[key] = {"lr": best.lr, "aux_lr_factor": best.aux_lr_factor}
+        for run, result in zip(runs, results, strict=True):
+            if result.status == "failed":
+                problems.append(f"trial {run.name} failed: {result.reason}")
+            names = ("scheme", "components", "lr", "aux_lr_factor", "seed", "status", "reason", "folder", "seconds")
+            row = {name: getattr(result, name) for name in names} | {"epochs": run.config.epochs, "metric": metric}
+            rows.append(row | {"validation_score": best_score(result), "chosen": result is best})
+    write_text(config.out / "tuning.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return chosen, problems
 
 
-def _uses_heads(scheme: str, k: int) -> bool:
-    return any(phase.matrix[:, :-1].any() for phase in SchemePlan.parse(scheme, k).schemes)
+def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Run]:
+    root = config.out.absolute()
+    base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
+    has_heads = any(phase.matrix[:, :-1].any() for phase in SchemePlan.parse(scheme, k).schemes)
+    lrs = config.tune_lr or [base.of_optimizer("lr")]
+    # Without heads the trials would be the same.
+    factors = (has_heads and config.tune_aux_lr_factor) or [base.of_optimizer("aux_lr_factor")]
+    trials = []
+    for lr, factor in itertools.product(lrs, factors):
+        folder = root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
+        values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": threads, "out": folder}
+        trials.append(Run(dataclasses.replace(base, **values), root))
+    return trials

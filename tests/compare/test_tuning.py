@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from interlocking_backprop.compare.config import TUNE_SEED, read_config
-from interlocking_backprop.compare.tuning import Tuning
+from interlocking_backprop.compare.tuning import all_trials
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import compare, rows, train_config
 
@@ -17,7 +17,7 @@ def test_every_scheme_gets_the_same_trials(tmp_path):
     config = read_config(
         [*FLAGS, *GRID, "--schemes", "e2e,local,pairwise", "--components", "3", "--out", str(tmp_path)]
     )
-    trials = [t.config for t in Tuning(config, 1, "accuracy", maximize=True).trials]
+    trials = [trial.config for trials in all_trials(config, 1).values() for trial in trials]
     found = {
         scheme: [(t.lr, t.aux_lr_factor) for t in trials if t.scheme == scheme]
         for scheme in ("e2e", "local", "pairwise")

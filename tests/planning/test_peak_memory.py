@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from interlocking_backprop.planning.memory import peak_bytes
+from interlocking_backprop.planning.peak_memory import peak_bytes
 
 CPU = torch.device("cpu")
 

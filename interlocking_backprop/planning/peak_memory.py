@@ -18,7 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> float:
-    """The most bytes alive at once while a step runs, beyond what was there before it."""
+    """The most bytes alive at once while a step runs, beyond what was there before it.
+
+    Args:
+        step: makes tensors on the device; on an accelerator it may leave its work in the queue.
+        device: on which it computes. Tensors on other devices do not count, unless it is the CPU: then all of them do.
+    """
     if device.type == "cpu":
         with _LiveBytes() as counted:
             step()
