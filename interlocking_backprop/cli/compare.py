@@ -5,37 +5,43 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from interlocking_backprop.cli.main import fail
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.failure import fail
+from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.compare.comparison import Comparer, Interrupted
-from interlocking_backprop.compare.config import read_config
+from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.report import write_report
 from interlocking_backprop.compare.report.formatting import NOTHING, Metric, significant, size
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.results import Comparison
 
 
-def main(arguments: Sequence[str]) -> int:
+def compare(arguments: Sequence[str]) -> int:
     """Compares schemes; returns the exit code: 1 if a run or a measurement did not come to its end."""
     config = read_config(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(highlight=False, width=160)
+    output = console(width=160)
     try:
-        comparison, problems = Comparer(config, console).compare()
+        comparison, problems = Comparer(config, output).compare()
     except Interrupted:
-        console.print(
-            f"stopped; go on with: {shlex.join(['ibp', 'compare', *arguments])}", soft_wrap=True, markup=False
-        )
+        output.print(f"stopped; go on with: {shlex.join(['ibp', 'compare', *arguments])}", soft_wrap=True, markup=False)
         return 130
     page = write_report(comparison, config.out)
-    console.print(table(comparison))
-    console.print(str(page), soft_wrap=True, markup=False)
+    output.print(table(comparison))
+    output.print(str(page), soft_wrap=True, markup=False)
     for problem in problems:
         fail(problem, code=1)
     return 1 if problems else 0
+
+
+def read_config(arguments: Sequence[str]) -> CompareConfig:
+    """The configuration from the command line.
+
+    Raises:
+        ValueError: if a flag does not fit.
+    """
+    return parse(CompareConfig, arguments, prog="ibp compare")
 
 
 def table(comparison: Comparison) -> Table:

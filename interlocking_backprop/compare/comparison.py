@@ -46,15 +46,15 @@ class Workplaces:
     def of(cls, config: CompareConfig) -> Workplaces:
         """What the configuration asks for on this machine."""
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        devices: tuple[str, ...] = (config.train.device,)
-        if config.train.device == "auto":
+        devices: tuple[str, ...] = (config.execution.device,)
+        if config.execution.device == "auto":
             n = torch.accelerator.device_count() if accelerator else 0
             devices = tuple(f"{accelerator.type}:{i}" for i in range(n)) if accelerator else ("cpu",)
         n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         n_jobs = config.jobs
         if not n_jobs:
-            n_jobs = max(n_cores // (config.train.threads or 1), 1) if devices == ("cpu",) else len(devices)
-        return cls(devices, n_jobs, config.train.threads or max(n_cores // n_jobs, 1))
+            n_jobs = max(n_cores // (config.execution.threads or 1), 1) if devices == ("cpu",) else len(devices)
+        return cls(devices, n_jobs, config.execution.threads or max(n_cores // n_jobs, 1))
 
 
 class Comparer:
@@ -112,7 +112,7 @@ class Comparer:
             schemes=config.schemes,
             components=config.components,
             seeds=tuple(range(config.seeds)),
-            batch_size=config.train.batch_size,
+            batch_size=config.optimization.batch_size,
             settings=config.settings(),
             environment=environment(),
             runs=tuple(results),
@@ -172,20 +172,20 @@ class Comparer:
             return
         with (
             Display(self._console, interruption, title, items, n_done, metric) as display,
-            Processes(n_slots, _modules(self._config.train)) as processes,
+            Processes(n_slots, _modules(self._config)) as processes,
         ):
             processes.run(jobs, display)
         if interruption.requested:
             raise Interrupted
 
 
-def _modules(config: TrainConfig) -> list[str]:
+def _modules(config: CompareConfig) -> list[str]:
     """What a run imports, that included which torch, kornia and sklearn import when they are first used."""
     modules = ["torch._dynamo", "interlocking_backprop.training.trainer"]
-    if config.model == "transformer":
+    if config.network.model == "transformer":
         return [*modules, "interlocking_backprop.training.tasks.text"]
     modules.append("interlocking_backprop.training.tasks.images")
-    if config.augment:
+    if config.dataset.augment:
         modules.append("kornia.augmentation")
     if config.data_name == "digits":
         modules.append("sklearn.datasets")

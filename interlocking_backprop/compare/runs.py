@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -133,7 +132,7 @@ def slug(text: str) -> str:
 def _train(slot: int, report: Report, config: TrainConfig, devices: tuple[str, ...]) -> tuple[str, str]:
     """Trains to the end; returns how it ended and why."""
     has_begun = (config.run_folder / "config.json").exists()
-    trainer = Trainer(dataclasses.replace(config, device=devices[slot % len(devices)], resume=has_begun))
+    trainer = Trainer(config.replace(device=devices[slot % len(devices)], resume=has_begun))
     report(trainer.n_steps)
     try:
         trainer.fit()

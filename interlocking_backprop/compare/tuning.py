@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from typing import Any
@@ -11,7 +10,7 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
-from interlocking_backprop.scheme.phases import SchemePlan
+from interlocking_backprop.scheme.phases import Phases
 
 
 class Tuning:
@@ -50,7 +49,7 @@ class Tuning:
             self.problems += [f"trial {t.name} failed: {r.reason}" for t, r in results if r.status == "failed"]
             best, result = min(results, key=lambda pair: self._badness(pair[1]))
             chosen[key] = {"lr": result.lr, "aux_lr_factor": result.aux_lr_factor}
-            rows += [self._row(r, trial.config.epochs, is_chosen=trial is best) for trial, r in results]
+            rows += [self._row(r, trial.config.optimization.epochs, is_chosen=trial is best) for trial, r in results]
         write_text(self._root / "tuning.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         return chosen
 
@@ -64,7 +63,7 @@ class Tuning:
         for lr, factor in itertools.product(config.tune_lr or (base.of_optimizer("lr"),), factors):
             folder = self._root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
             values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": self._threads, "out": folder}
-            trials.append(Run(dataclasses.replace(base, **values), self._root))
+            trials.append(Run(base.replace(**values), self._root))
         return trials
 
     def _badness(self, result: RunResult) -> tuple[bool, float, float]:
@@ -99,4 +98,4 @@ class Tuning:
 
 
 def _uses_heads(scheme: str, k: int) -> bool:
-    return any(phase.matrix[:, :-1].any() for phase in SchemePlan.parse(scheme, k).schemes)
+    return any(phase.matrix[:, :-1].any() for phase in Phases.parse(scheme, k).schemes)

@@ -67,13 +67,13 @@ class CostModel:
     """
 
     def __init__(self, config: TrainConfig, link: Link, repeats: int) -> None:
-        self.batch_size = config.batch_size
+        self.batch_size = config.optimization.batch_size
         self._link, self._repeats = link, repeats
         # Heads cost time of their own, and so do their updates; the schemes differ in which heads they have.
-        self._with_heads = _placed(dataclasses.replace(config, scheme=E2E, heads="all"))
+        self._with_heads = _placed(config.replace(scheme=E2E, heads="all"))
         self._batch = self._with_heads.first_batch()
         self._measured: dict[int, list[ComponentCosts]] = {}
-        without_heads = _placed(dataclasses.replace(config, scheme=E2E, heads="needed"))
+        without_heads = _placed(config.replace(scheme=E2E, heads="needed"))
         self._updates = [costs.update for costs in self._measure(without_heads, 1)]
         self._input_bytes = sum(t.nbytes for t in tensors(self._batch[0]))
 

@@ -25,7 +25,7 @@ def phases_of(trainer: Trainer) -> list[Phase]:
     """The phases of a run, those left out that it does not come to."""
     found = []
     begin = 0
-    for epoch, scheme in trainer.plan.phases:
+    for epoch, scheme in trainer.phases:
         end = trainer.n_steps if epoch is None else min(epoch * trainer.steps_per_epoch, trainer.n_steps)
         if end > begin:
             found.append(Phase(scheme, (end - begin) / trainer.n_steps))

@@ -117,7 +117,7 @@ def profile(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]:
         n_steps: that are timed.
     """
     contenders = [
-        Contender(scheme, scheme, trainer, trainer.first_batch(), trainer.config.microbatches)
+        Contender(scheme, scheme, trainer, trainer.first_batch(), trainer.config.optimization.microbatches)
         for scheme, trainer in trainers.items()
     ]
     for contender in contenders:
@@ -177,7 +177,7 @@ class _Search:
         self._e2e = e2e
         self._peaks: dict[int, float] = {}
         # BatchNorm needs two samples.
-        self._most = max(e2e.trainer.config.batch_size // 2, e2e.n_microbatches)
+        self._most = max(e2e.trainer.config.optimization.batch_size // 2, e2e.n_microbatches)
 
     def fewest(self, bound: float) -> int | None:
         """The fewest micro-batches that keep within a bound; None if there is no such number."""

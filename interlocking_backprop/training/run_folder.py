@@ -5,6 +5,7 @@ environment.json     versions, hardware, the command
 metrics.jsonl        one line per event: train, validation, test
 tensorboard/         the same for TensorBoard
 checkpoints/         the newest, and the one with the best validation score
+trace-rank0.json.gz  with --profile: what a rank did in some steps, for Perfetto or Chrome
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from interlocking_backprop.common.atomic_files import write_text
+from interlocking_backprop.common.fields import flag
 from interlocking_backprop.training.checkpoints import Checkpoints
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
 from interlocking_backprop.version import __version__
@@ -39,6 +41,10 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self._config = path / "config.json"
+
+    def trace(self, rank: int) -> Path:
+        """The file for the trace of a rank."""
+        return self.path / f"trace-rank{rank}.json.gz"
 
     @classmethod
     def new(cls, config: TrainConfig) -> RunFolder:
@@ -67,13 +73,12 @@ class RunFolder:
             ValueError: if there is none, or the configuration differs in what the run computes.
         """
         run = cls(config.run_folder)
-        before = run.config()
-        for field, value in vars(before).items():
-            if field not in RESUMABLE_FIELDS and getattr(config, field) != value:
-                flag = field.replace("_", "-")
+        now = config.flat()
+        for name, value in run.config().flat().items():
+            if name not in RESUMABLE_FIELDS and now[name] != value:
                 raise ValueError(
-                    f"--{flag} is {getattr(config, field)}, but the run in {run.path} was begun with {value}; leave "
-                    "the flag out, or begin another run with another --out."
+                    f"{flag(name)} is {now[name]}, but the run in {run.path} was begun with {value}; leave the flag "
+                    "out, or begin another run with another --out."
                 )
         return run
 

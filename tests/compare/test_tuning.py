@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from interlocking_backprop.compare.config import TUNE_SEED, read_config
+from interlocking_backprop.cli.compare import read_config
+from interlocking_backprop.compare.config import TUNE_SEED
 from interlocking_backprop.compare.tuning import Tuning
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import compare, rows, train_config

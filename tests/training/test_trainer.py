@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 
@@ -36,7 +35,7 @@ def config(out, **changes) -> TrainConfig:
         "quiet": True,
         "out": out,
     }
-    return TrainConfig(**{**fields, **changes})
+    return TrainConfig.of(**{**fields, **changes})
 
 
 def at_step(trainer: Trainer, step: int, action) -> Trainer:
@@ -224,5 +223,5 @@ class TestRejected:
 
 
 def test_a_run_folder_is_named_after_what_it_is():
-    assert str(TrainConfig(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
-    assert dataclasses.replace(TrainConfig(), data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"
+    assert str(TrainConfig.of(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
+    assert TrainConfig.of(data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"
