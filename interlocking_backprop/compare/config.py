@@ -56,10 +56,10 @@ class CompareConfig(SharedConfig):
     """
 
     schemes: _Words = ("e2e", "local", "pairwise", "3wise", "pairwise-sum", "3wise-sum", "deep-supervision")
-    """Schemes, between commas or spaces: e2e, local, pairwise, 3wise (any N); with -sum, -mean or -decay0.5 (any
-    number) behind; deep-supervision, decay0.5, or .csv files with the matrix. A word with a colon is one scheme that
-    changes over the epochs: --schemes e2e,local local:10,e2e compares e2e, local, and local for 10 epochs followed by
-    e2e."""
+    """Schemes, between commas or spaces: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
+    A word with a colon is one scheme that changes over the epochs, and its commas are its own.
+    --schemes e2e,local local:10,e2e compares e2e, local, and local for 10 epochs followed by e2e."""
     components: _Ints = (4,)
     """Into how many components the network is cut, e.g. 4,8."""
     seeds: Annotated[int, _BELOW_TUNE_SEED] = 3

@@ -109,9 +109,9 @@ class TrainConfig(SharedConfig):
     """
 
     scheme: str = "e2e"
-    """Which loss trains which component: e2e, local, pairwise, 3wise (any N), with -sum, -mean or -decay0.5 (any
-    number) behind it, deep-supervision, decay0.5, or a .csv file with the matrix. Several, each until an epoch:
-    local:10,3wise:18,e2e."""
+    """Which loss trains which component: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
+    Several, each until an epoch: local:10,3wise:18,e2e."""
     components: Annotated[int, at_least(1)] = 4
     """Into how many components the network is cut, balanced by cost."""
     seed: int = 0

@@ -1,4 +1,7 @@
-"""The groups that a configuration is made of; each is a section of ``ibp train --help``, each field a flag."""
+"""The groups that a configuration is made of; each is a section of ``ibp train --help``, each field a flag.
+
+The help text breaks lines where the docstrings of fields do, so these break them between sentences.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,8 @@ class TransformerConfig(Checked):
     aux_rank: Annotated[int, at_least(0)] = 0
     """Auxiliary heads project to the vocabulary through so many channels; 0 for a full projection."""
     tied: bool = False
-    """Makes the embedding's weight the projection of the head too. First and last component then wait for one another
-    in every step."""
+    """Makes the embedding's weight the projection of the head too.
+    First and last component then wait for one another in every step."""
     chunked_loss: bool = True
     """Computes logits a few positions at a time, so that a batch's never are in memory at once."""
 
@@ -85,12 +88,12 @@ class DatasetConfig(Checked):
     """What the network learns from."""
 
     data: str = "auto"
-    """Data set: digits (built in), fashion-mnist, cifar10, cifar100, folder:PATH, hub:OWNER/NAME; for a transformer
-    stdlib (the source of Python's standard library), text:PATH (a file or folder), hub:OWNER/NAME. auto takes digits or
-    stdlib."""
+    """Images: digits (built in), fashion-mnist, cifar10, cifar100, folder:PATH or hub:OWNER/NAME.
+    Text: stdlib (the source of Python's standard library), text:PATH (a file or folder) or hub:OWNER/NAME.
+    auto takes digits for a ResNet and stdlib for a Transformer."""
     validation_fraction: Annotated[float | None, BETWEEN_0_AND_1] = None
-    """Share of the training set that is held out, where the data set has no validation set of its own; by default 0.1
-    of images, 0.05 of text."""
+    """Share of the training set that is held out, where the data set has no validation set of its own.
+    The default is 0.1 of images and 0.05 of text."""
     image_size: Annotated[int | None, Expected("a positive number of pixels", lambda value: value >= 1)] = None
     """Height and width to which the images of folders and hub sets are brought, in pixels."""
     augment: bool = True
@@ -127,13 +130,13 @@ class OptimizationConfig(Checked):
     weight_decay: Annotated[float | None, NOT_NEGATIVE] = None
     """Weight decay; by default 0.0005 with SGD, 0.1 with AdamW. Biases and normalisation weights have none."""
     aux_lr_factor: Annotated[float | None, POSITIVE] = None
-    """Multiplies the learning rate of the auxiliary heads; by default 1 with SGD, 5 with AdamW, under which heads need
-    more than the rest, and 30 for a Transformer's with AdamW."""
+    """Multiplies the learning rate of the auxiliary heads.
+    The default is 1 with SGD; under AdamW heads need more than the rest: 5, and 30 for those of a Transformer."""
     head_lr_factor: Annotated[float, POSITIVE] = 1.0
     """Multiplies the learning rate of the network's own head, its last layer, for comparisons on equal terms."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"
-    """After the warm-up: cosine to zero, steps at the milestones, constant, or lower on a plateau of the validation
-    score."""
+    """Course of the learning rate after the warm-up: to zero like a cosine, or constant.
+    multistep multiplies it by gamma at the milestones, plateau when the validation score no longer improves."""
     warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.5
     """Epochs over which the learning rate rises linearly; 0 for none. A plateau schedule has none."""
     milestones: Annotated[tuple[int, ...], _ASCENDING] = (91, 136, 182)
@@ -149,11 +152,11 @@ class ExecutionConfig(Checked):
     """With what a run is carried out and how often it reports; nothing here changes what it computes."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, …; auto takes an accelerator if there is one (under torchrun, that of the local rank), and a
-    comparison spreads its runs over all of them."""
+    """cpu, cuda, cuda:1, …; auto takes an accelerator if there is one: under torchrun that of the local rank.
+    With auto a comparison spreads its runs over all of them."""
     threads: Annotated[int, at_least(0)] = 0
-    """CPU threads of PyTorch; 0 leaves its default, and a comparison shares the cores out among the runs side by
-    side."""
+    """CPU threads of PyTorch; 0 leaves its default.
+    With 0 a comparison shares the cores out among the runs side by side."""
     workers: Annotated[int, at_least(0)] = 0
     """Processes that read data beside the main one."""
     data_root: Path = Path("data")
@@ -185,5 +188,5 @@ class OutputConfig(Checked):
     quiet: bool = False
     """Shows no progress."""
     profile: Annotated[int, at_least(0)] = 0
-    """Traces so many training steps, after a few that warm up, into trace-rank[rank].json.gz in the folder of the run;
-    Perfetto (ui.perfetto.dev) and chrome://tracing open it. 0 for none."""
+    """Traces so many training steps, after a few that warm up, into the run's trace-rank[rank].json.gz; 0 for none.
+    Perfetto (ui.perfetto.dev) and chrome://tracing open it."""
