@@ -1,8 +1,9 @@
 """One action of a schedule, in the words and strings of ``torch.distributed.pipelining``.
 
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
-gradients (``2L0``), the optimizer update (``2U``), the evaluation of what comes out at an exit (``2E0``) and, since several gradients can cross a boundary, the index of the
-credit stream behind a dot, left out where it is 0 (``2I0``, ``2I0.1``, ``2SEND_B0.1``).
+gradients (``2L0``), the optimizer update (``2U``), the evaluation of what comes out at an exit (``2E0``) and, since
+several gradients can cross a boundary, the index of the credit stream behind a dot, left out where it is 0 (``2I0``,
+``2I0.1``, ``2SEND_B0.1``).
 """
 
 from __future__ import annotations
