@@ -49,20 +49,60 @@ def test_a_saved_configuration_is_read_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[]", "holds a list"), ("{", "cannot be read as JSON"), ('{"foo": 1}', "--foo"), ('{"lr": "a"}', "--lr")],
+    [
+        ("[]", "holds a list"),
+        ("{", "cannot be read as JSON"),
+        ('{"foo": 1}', "--foo is not known; expected the flags of `ibp train --help`"),
+        ('{"lr": "a"}', "--lr is 'a'; expected a number"),
+        ('{"lr": true}', "--lr is True; expected a number"),
+        ('{"lr": 0}', "--lr is 0.0; expected a positive number"),
+        ('{"epochs": 1.5}', "--epochs is 1.5; expected a whole number"),
+        ('{"epochs": null}', "--epochs is None; expected a whole number"),
+        ('{"test": 1}', "--test is 1; expected true or false"),
+        ('{"data": 3}', "--data is 3; expected text"),
+        ('{"out": 3}', "--out is 3; expected a path"),
+        ('{"milestones": 3}', "--milestones is 3; expected a list"),
+        ('{"milestones": [3, "x"]}', "--milestones is 'x'; expected a whole number"),
+        ('{"optimizer": "lion"}', "--optimizer is 'lion'; expected one of auto, sgd, adamw"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "c.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         load_config(path)
     assert str(path) in str(error.value)
 
 
-def test_every_field_is_documented(capsys):
+def test_a_file_may_hold_some_of_the_fields_and_leaves_the_others_as_they_are(tmp_path):
+    """As an earlier version wrote it, whose fields were in no groups."""
+    path = tmp_path / "c.json"
+    path.write_text('{"lr": 1, "milestones": [2], "devices": ["cpu", "cpu"], "components": 2, "image_size": null}')
+    expected = TrainConfig.of(lr=1.0, milestones=(2,), devices=("cpu", "cpu"), components=2)
+    assert load_config(path) == read_config([f"--config={path}"]) == expected
+    with pytest.raises(ValueError, match=re.escape("--devices is cpu,cpu; expected one for each of the 3 components")):
+        read_config(["--config", str(path), "--components", "3"])
+
+
+def test_a_field_of_no_group_is_rejected():
+    with pytest.raises(TypeError, match="depht"):
+        TrainConfig.of(depht=3)
+
+
+def test_every_field_is_documented_in_its_group(capsys):
     with pytest.raises(SystemExit):
         parse(TrainConfig, ["--help"], "ibp train")
     text = capsys.readouterr().out
+    assert re.findall(r"(\w+) options\b", text) == [
+        "network",
+        "resnet",
+        "transformer",
+        "dataset",
+        "optimization",
+        "execution",
+        "parallelism",
+        "output",
+    ]
     for field in TrainConfig().flat():
         assert f"--{field.replace('_', '-')}" in text
 
