@@ -49,11 +49,7 @@ class EngineConfig(Checked):
     """Folder that engine.json, engine.csv and engine.png are written to."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
+        """Checks the values."""
         super().__post_init__()
         self.expect("components", min(self.components) >= 2, "at least 2, one for each process")
         for scheme in self.schemes:

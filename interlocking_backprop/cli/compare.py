@@ -14,7 +14,7 @@ from interlocking_backprop.compare.comparison import Comparer, Interrupted
 from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.report import write_report
 from interlocking_backprop.compare.report.formatting import NOTHING, Metric, significant, size
-from interlocking_backprop.compare.report.summary import Summary, summarize
+from interlocking_backprop.compare.report.summary import summarize
 from interlocking_backprop.compare.results import Comparison
 
 
@@ -46,29 +46,19 @@ def read_config(arguments: Sequence[str]) -> CompareConfig:
 
 def table(comparison: Comparison) -> Table:
     """A row for each scheme and number of components."""
-    summary = summarize(comparison)
     metric = Metric(comparison.metric, comparison.maximize)
     made = Table(title=f"{metric.label} on the test set, mean ± std (n)", title_justify="left")
     for name in ("scheme", "K", metric.words, "ms a step here", "ms a step on K devices", "M", "peak memory here"):
         made.add_column(name, justify="left" if name == "scheme" else "right")
-    for cells in _cells(summary, metric):
-        made.add_row(*cells)
-    return made
-
-
-def _cells(summary: Summary, metric: Metric) -> list[list[str]]:
-    rows = []
-    for row in summary.rows:
+    for row in summarize(comparison).rows:
         profile, estimate = row.profile, row.estimate
-        rows.append(
-            [
-                row.scheme,
-                str(row.components),
-                f"{metric.spread(row.score)} ({row.score.n})",
-                significant(1e3 * profile.step_seconds) if profile else NOTHING,
-                significant(1e3 * estimate.step_seconds) if estimate else NOTHING,
-                str(estimate.microbatches) if estimate else NOTHING,
-                size(profile.peak_bytes) if profile else NOTHING,
-            ]
+        made.add_row(
+            row.scheme,
+            str(row.components),
+            f"{metric.spread(row.score)} ({row.score.n})",
+            significant(1e3 * profile.step_seconds) if profile else NOTHING,
+            significant(1e3 * estimate.step_seconds) if estimate else NOTHING,
+            str(estimate.microbatches) if estimate else NOTHING,
+            size(profile.peak_bytes) if profile else NOTHING,
         )
-    return rows
+    return made

@@ -26,7 +26,7 @@ class EvalConfig(Checked):
     checkpoint: Literal["best", "last"] = "best"
     """Which of its checkpoints is evaluated."""
     split: Literal["test", "validation"] = "test"
-    """On which part of the data."""
+    """Part of the data on which it is evaluated."""
     batch_size: Annotated[int, at_least(0)] = 0
     """Samples in a batch; 0 takes that of the run."""
     device: str = "auto"

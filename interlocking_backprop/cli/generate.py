@@ -54,11 +54,7 @@ class GenerateConfig(Checked):
     """CPU threads of PyTorch; 0 leaves its default."""
 
     def __post_init__(self) -> None:
-        """Checks what needs no run.
-
-        Raises:
-            ValueError: naming what does not fit, and what was expected.
-        """
+        """Checks what needs no run."""
         super().__post_init__()
         self.expect("seed", self.seed < 1 << 63, "a number below 2 to the power of 63")
         Sampler(self.temperature, self.top_k, self.top_p)

@@ -28,7 +28,6 @@ POSITIVE = Expected("a positive number", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Expected("a number of at least 0", lambda value: 0 <= value < math.inf)
 EACH_AT_LEAST_1 = Expected("whole numbers of at least 1", lambda values: min(values, default=0) >= 1)
 BELOW_ONE = Expected("a number from 0 to below 1", lambda value: 0 <= value < 1)
-BETWEEN_0_AND_1 = Expected("a number between 0 and 1", lambda value: 0 < value < 1)
 
 
 def at_least(least: int) -> Expected:

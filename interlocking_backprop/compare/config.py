@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from interlocking_backprop.common.fields import EACH_AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Expected, at_least
 from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.config import SharedConfig, TrainConfig
-from interlocking_backprop.training.config_groups import ExecutionConfig
+from interlocking_backprop.training.config_groups import Execution
 
 TUNE_SEED = 1_000_000
 """The seed of the tuning trials; the seeds of the runs are below it."""
@@ -87,14 +87,10 @@ class CompareConfig(SharedConfig):
     link_latency: Annotated[float, Expected("a number of microseconds, at least 0", NOT_NEGATIVE.holds)] = 10.0
     """Latency of the modelled links between devices, in microseconds."""
 
-    execution: ExecutionConfig = field(default_factory=lambda: ExecutionConfig(tensorboard=False))
+    execution: Execution = field(default_factory=lambda: Execution(tensorboard=False))
 
     def __post_init__(self) -> None:
-        """Checks what needs no data.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
+        """Checks what needs no data."""
         super().__post_init__()
         for name in ("schemes", "components", "pipeline_microbatches", "tune_lr", "tune_aux_lr_factor"):
             values = getattr(self, name)

@@ -16,16 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.fields import Checked, at_least, flag
-from interlocking_backprop.training.config_groups import (
-    DatasetConfig,
-    ExecutionConfig,
-    NetworkConfig,
-    OptimizationConfig,
-    OutputConfig,
-    ParallelismConfig,
-    ResNetConfig,
-    TransformerConfig,
-)
+from interlocking_backprop.training import config_groups as groups
 
 _Self = TypeVar("_Self", bound="SharedConfig")
 
@@ -41,19 +32,15 @@ _DEFAULTS: dict[str, dict[str, float]] = {
 class SharedConfig(Checked):
     """What `ibp train` and `ibp compare` have in common."""
 
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    resnet: ResNetConfig = field(default_factory=ResNetConfig)
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    network: groups.Network = field(default_factory=groups.Network)
+    resnet: groups.ResNet = field(default_factory=groups.ResNet)
+    transformer: groups.Transformer = field(default_factory=groups.Transformer)
+    dataset: groups.Dataset = field(default_factory=groups.Dataset)
+    optimization: groups.Optimization = field(default_factory=groups.Optimization)
+    execution: groups.Execution = field(default_factory=groups.Execution)
 
     def __post_init__(self) -> None:
-        """Checks what needs no data.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
+        """Checks what needs no data."""
         super().__post_init__()
         fits = self.optimization.head_lr_factor == 1 or not self.transformer.tied
         self.optimization.expect("head_lr_factor", fits, "1 with --tied, as the head is the embedding then")
@@ -73,9 +60,9 @@ class SharedConfig(Checked):
 
     def flat(self) -> dict[str, Any]:
         """The values of all fields by name, without the groups."""
-        groups = dict(self._groups())
-        values = {name: value for name, value in vars(self).items() if name not in groups}
-        return values | {name: value for group in groups.values() for name, value in vars(group).items()}
+        nested = dict(self._groups())
+        values = {name: value for name, value in vars(self).items() if name not in nested}
+        return values | {name: value for group in nested.values() for name, value in vars(group).items()}
 
     def _groups(self) -> Iterator[tuple[str, Any]]:
         return ((name, value) for name, value in vars(self).items() if dataclasses.is_dataclass(value))
@@ -118,28 +105,14 @@ class TrainConfig(SharedConfig):
     """Determines the initial weights, the order of the data, augmentation and dropout."""
     test: bool = True
     """Ends the run with the test set; without it (to choose settings, say) the test set is never looked at."""
-    parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
+    parallelism: groups.Parallelism = field(default_factory=groups.Parallelism)
+    output: groups.Output = field(default_factory=groups.Output)
 
     def __post_init__(self) -> None:
-        """Checks what needs no data.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
+        """Checks what needs no data."""
         super().__post_init__()
         fits = len(self.parallelism.devices) in (0, self.components)
         self.parallelism.expect("devices", fits, f"one for each of the {self.components} components")
-
-    @classmethod
-    def of(cls, **values: Any) -> TrainConfig:
-        """A configuration of the defaults and other values of some fields, whatever groups these are in.
-
-        Raises:
-            ValueError: if a value does not fit.
-            TypeError: if there is no field of a name.
-        """
-        return cls().replace(**values)
 
     @property
     def blocks(self) -> int | str:
@@ -162,7 +135,7 @@ class TrainConfig(SharedConfig):
 
 
 RESUMABLE_FIELDS = {
-    f.name for group in (ExecutionConfig, ParallelismConfig, OutputConfig) for f in dataclasses.fields(group)
+    f.name for group in (groups.Execution, groups.Parallelism, groups.Output) for f in dataclasses.fields(group)
 }
 """What may differ when a run is resumed: where and how long it runs, not what it computes."""
 

@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from interlocking_backprop.common.fields import (
-    BELOW_ONE,
-    BETWEEN_0_AND_1,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Checked,
-    Expected,
-    at_least,
-)
+from interlocking_backprop.common.fields import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Checked, Expected, at_least
+
+_BETWEEN_0_AND_1 = Expected("a number between 0 and 1", lambda value: 0 < value < 1)
+_PIXELS = Expected("a positive number of pixels", lambda value: value >= 1)
+_ASCENDING = Expected("ascending epochs", lambda value: list(value) == sorted(value) and all(m >= 1 for m in value))
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Checked):
+class Network(Checked):
     """Which network is trained, and where it is cut."""
 
     model: Literal["resnet", "transformer"] = "resnet"
@@ -33,7 +29,7 @@ class NetworkConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig(Checked):
+class ResNet(Checked):
     """How a ResNet is built."""
 
     block: Literal["basic", "bottleneck"] = "basic"
@@ -47,7 +43,7 @@ class ResNetConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Checked):
+class Transformer(Checked):
     """How a Transformer is built."""
 
     vocabulary: str = "bytes"
@@ -73,38 +69,31 @@ class TransformerConfig(Checked):
     """Computes logits a few positions at a time, so that a batch's never are in memory at once."""
 
     def __post_init__(self) -> None:
-        """Checks the fields, by themselves and against one another.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
+        """Checks the fields, by themselves and against one another."""
         super().__post_init__()
         fits = self.attention_heads >= 1 and self.width % self.attention_heads == 0
         self.expect("attention_heads", fits, f"a divisor of the width, {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetConfig(Checked):
+class Dataset(Checked):
     """What the network learns from."""
 
     data: str = "auto"
     """Images: digits (built in), fashion-mnist, cifar10, cifar100, folder:PATH or hub:OWNER/NAME.
     Text: stdlib (the source of Python's standard library), text:PATH (a file or folder) or hub:OWNER/NAME.
     auto takes digits for a ResNet and stdlib for a Transformer."""
-    validation_fraction: Annotated[float | None, BETWEEN_0_AND_1] = None
+    validation_fraction: Annotated[float | None, _BETWEEN_0_AND_1] = None
     """Share of the training set that is held out, where the data set has no validation set of its own.
     The default is 0.1 of images and 0.05 of text."""
-    image_size: Annotated[int | None, Expected("a positive number of pixels", lambda value: value >= 1)] = None
+    image_size: Annotated[int | None, _PIXELS] = None
     """Height and width to which the images of folders and hub sets are brought, in pixels."""
     augment: bool = True
     """Crops and flips images at random, where the data set has it so."""
 
 
-_ASCENDING = Expected("ascending epochs", lambda value: list(value) == sorted(value) and all(m >= 1 for m in value))
-
-
 @dataclass(frozen=True, kw_only=True)
-class OptimizationConfig(Checked):
+class Optimization(Checked):
     """How long the network is trained, in which batches, by which optimizer."""
 
     epochs: Annotated[int, at_least(1)] = 10
@@ -148,7 +137,7 @@ class OptimizationConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutionConfig(Checked):
+class Execution(Checked):
     """With what a run is carried out and how often it reports; nothing here changes what it computes."""
 
     device: str = "auto"
@@ -168,7 +157,7 @@ class ExecutionConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelismConfig(Checked):
+class Parallelism(Checked):
     """How components work side by side; nothing here changes what a run computes."""
 
     devices: tuple[str, ...] = ()
@@ -178,7 +167,7 @@ class ParallelismConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig(Checked):
+class Output(Checked):
     """What a run writes and shows; nothing here changes what it computes."""
 
     out: Path | None = None

@@ -24,8 +24,8 @@ class LanguageModel(NamedTuple):
 
     Attributes:
         model: with the weights of a checkpoint, in evaluation mode, and the heads that the run had.
-        tokenizer: of its text.
-        context: how many tokens the model sees at most.
+        tokenizer: turns text into the model's tokens and back.
+        context: the most tokens that the model sees at once.
     """
 
     model: InterlockingBackpropModel

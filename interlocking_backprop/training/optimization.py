@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from interlocking_backprop.training.config import TrainConfig
-from interlocking_backprop.training.config_groups import OptimizationConfig
+from interlocking_backprop.training.config_groups import Optimization
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class OptimizerOf:
     """Constructs the optimizer of a component or a head.
 
     Attributes:
-        config: says which.
-        own_head: the network's own, in the last component.
+        config: says which optimizer, with which settings.
+        own_head: the network's own head, in the last component.
     """
 
     config: TrainConfig
@@ -52,13 +52,13 @@ class SchedulerOf:
     """Constructs the learning-rate schedule of an optimizer.
 
     Attributes:
-        config: says which.
+        config: says which schedule.
         steps_per_epoch: is the unit of warm-up and milestones.
         n_steps: is the length of the run.
         maximize: tells whether higher validation scores are better.
     """
 
-    config: OptimizationConfig
+    config: Optimization
     steps_per_epoch: int
     n_steps: int
     maximize: bool

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, on what it ran, what came out, and where to go on.
+"""The folder of a run holds what was asked for, on what it ran, what came out, and where to go on.
 
 config.json          the full configuration
 environment.json     versions, hardware, the command
@@ -59,7 +59,7 @@ class RunFolder:
         return run
 
     def write(self, config: TrainConfig, files: Mapping[str, str]) -> None:
-        """Writes down what is known at the beginning."""
+        """Begins the folder: the configuration, the environment, and files by name such as a tokenizer."""
         for name, text in files.items():
             write_text(self.path / name, text)
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -67,7 +67,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, config: TrainConfig) -> RunFolder:
-        """Takes up a run where its last checkpoint was written.
+        """The folder of a run that is to go on.
 
         Raises:
             ValueError: if there is none, or the configuration differs in what the run computes.
@@ -94,7 +94,7 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and command, as every figure should name them."""
+    """Collects versions, hardware and command, which every figure should name."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "interlocking_backprop": __version__,

@@ -6,9 +6,9 @@ same steps, evaluations and checkpoints. Nobody waits for the others between two
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,18 +26,15 @@ from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
 from interlocking_backprop.training.interruption import Interruption, Stopped, interruptible
-from interlocking_backprop.training.loss_reports import LossReports
 from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
 from interlocking_backprop.training.progress import Display
 from interlocking_backprop.training.run_folder import RunFolder
+from interlocking_backprop.training.run_reports import Reports
 from interlocking_backprop.training.select_device import select_device
 from interlocking_backprop.training.tasks import Part, build_task
 from interlocking_backprop.training.tracing import traced
 from interlocking_backprop.transport.process_groups import has_ranks
-
-# What rank 0 tells the others with a step, by the model's flag.
-_STOP, _DIVERGED = 1, 2
 
 
 @dataclass
@@ -55,25 +52,6 @@ class Progress:
     loss_sum: float = 0.0
     best: float | None = None
     state: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class _Session:
-    """What is open while a run trains.
-
-    Attributes:
-        run: takes the checkpoints.
-        log: takes the metrics.
-        display: shows progress.
-        interruption: tells whether the run is to stop.
-        end_step: tells the profiler that a step is over.
-    """
-
-    run: RunFolder
-    log: MetricsLog
-    display: Display
-    interruption: Interruption
-    end_step: Callable[[], None]
 
 
 class Trainer:
@@ -148,14 +126,14 @@ class Trainer:
             self.load(run, "last")
         step, tensorboard = self.progress.step, config.execution.tensorboard
         with (
-            MetricsLog(run, step, tensorboard=tensorboard, silent=not is_first) as log,
-            Display(self.n_steps, step, quiet=output.quiet or not is_first) as display,
+            closing(MetricsLog(run, step, tensorboard=tensorboard, silent=not is_first)) as log,
+            closing(Display(self.n_steps, step, quiet=output.quiet or not is_first)) as display,
             interruptible() as interruption,
             traced(run.trace(model.rank), output.profile, self.n_steps - step) as end_step,
         ):
-            session = _Session(run, log, display, interruption, end_step)
+            reports = Reports(model, log, display)
             while self.progress.step < self.n_steps:
-                self._epoch(session)
+                self._epoch(run, reports, interruption, end_step)
             if model.gather(run.checkpoints.has("best"))[0]:
                 self.load(run, "best", weights_only=True)
             scores = self.evaluate("test" if config.test else "validation")
@@ -164,31 +142,32 @@ class Trainer:
         model.shutdown()
         return scores
 
-    def _epoch(self, session: _Session) -> None:
+    def _epoch(
+        self, run: RunFolder, reports: Reports, interruption: Interruption, end_step: Callable[[], None]
+    ) -> None:
         """Trains for the rest of the present epoch, and validates."""
-        progress, model, interruption = self.progress, self.model, session.interruption
+        progress, model = self.progress, self.model
         epoch, start = divmod(progress.step, self.steps_per_epoch)
         end = min((epoch + 1) * self.steps_per_epoch, self.n_steps)
         model.set_scheme(self.phases.at(epoch))
         model.train()
-        reports = LossReports(model, session.log, session.display, epoch, progress.loss_sum)
+        reports.begin_epoch(epoch, progress.loss_sum)
         for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
             lr = model.get_lr()
-            model.flag = _flag(reports, interruption)  # all ranks learn rank 0's in this step
+            # All ranks learn in this step whether rank 0 has a reason to stop after it.
+            model.flag = int(interruption.requested or reports.bad is not None)
             loss = self._step(inputs, targets)
+            end_step()
+            stops = bool(model.flag) or (model.n_ranks == 1 and interruption.requested)
             reports.count(loss, self.config.optimization.batch_size if inputs is None else len(targets))
-            session.end_step()
-            if model.n_ranks == 1:
-                model.flag = _flag(reports, interruption)
-            if progress.step % self.config.execution.log_every == 0 or progress.step == end or model.flag:
-                reports.send(progress.step, lr)
-            if model.flag and progress.step < end:
+            if progress.step % self.config.execution.log_every == 0 or progress.step == end or stops:
+                reports.post(progress.step, lr)
+            if stops and progress.step < end:
                 self._finish(reports)
-                self._save(session.run, is_best=False)
+                self._save(run, is_best=False)
                 raise Stopped(progress.step, self.n_steps)
         self._finish(reports)
-        mean_loss = progress.loss_sum / (end - epoch * self.steps_per_epoch)
-        self._validate(session, epoch, mean_loss, reports.stopwatch.mean_rate())
+        self._validate(run, reports, progress.loss_sum / (end - epoch * self.steps_per_epoch))
         if model.gather(interruption.requested)[0] and progress.step < self.n_steps:
             raise Stopped(progress.step, self.n_steps)
 
@@ -201,14 +180,14 @@ class Trainer:
         self.progress.step += 1
         return loss
 
-    def _finish(self, reports: LossReports) -> None:
+    def _finish(self, reports: Reports) -> None:
         reports.finish()
         self.progress.loss_sum = reports.loss_sum
         if reports.bad is not None:
             raise Diverged(reports.bad, self.config)
 
-    def _validate(self, session: _Session, epoch: int, loss: float, rate: float) -> None:
-        """Ends an epoch: validates, steps a plateau schedule, reports, and writes a checkpoint."""
+    def _validate(self, run: RunFolder, reports: Reports, loss: float) -> None:
+        """Ends an epoch with this mean loss: validates, steps a plateau schedule, and writes a checkpoint."""
         exits = self.evaluate("validation")
         final = exits[-1]
         assert final is not None
@@ -219,9 +198,8 @@ class Trainer:
         if is_best:
             self.progress.best = score
         self.progress.loss_sum = 0.0
-        session.display.epoch(epoch, self.model.scheme.name, loss, exits, rate)
-        session.log.write("validation", self.progress.step, epoch=epoch, exits=exits, train_loss=loss)
-        self._save(session.run, is_best=is_best)
+        reports.validation(self.progress.step, loss, exits)
+        self._save(run, is_best=is_best)
 
     def evaluate(self, part: Part) -> ExitScores:
         """The metrics of every exit."""
@@ -268,13 +246,8 @@ class Trainer:
         )
         return (batch for batch, _ in zip(loader, range(n), strict=False))
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The precision of training steps."""
         if self.config.optimization.autocast == "none":
-            return contextlib.nullcontext()
+            return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def _flag(reports: LossReports, interruption: Interruption) -> int:
-    """What rank 0 tells the others with a step."""
-    return _DIVERGED if reports.bad is not None else _STOP if interruption.requested else 0

@@ -36,7 +36,7 @@ def config(out, **changes) -> TrainConfig:
         "quiet": True,
         "out": out,
     }
-    return TrainConfig.of(**{**fields, **changes})
+    return TrainConfig().replace(**{**fields, **changes})
 
 
 def at_step(trainer: Trainer, step: int, action) -> Trainer:
@@ -237,5 +237,5 @@ class TestRejected:
 
 
 def test_a_run_folder_is_named_after_what_it_is():
-    assert str(TrainConfig.of(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
-    assert TrainConfig.of(data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"
+    assert str(TrainConfig().replace(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
+    assert TrainConfig().replace(data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"
