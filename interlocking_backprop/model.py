@@ -173,14 +173,12 @@ class InterlockingBackpropModel(nn.Module):
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
-        """Trains on one batch.
+        """Trains on one batch. On ranks other than the first both arguments may be None.
 
         Args:
             inputs: x_0, a tensor or a nested tuple, list or dict of tensors, samples along dimension 0. A batch of
                 fewer samples than ``n_microbatches`` is cut into single samples.
             targets: whatever the losses take as their second argument, samples along dimension 0.
-
-            On ranks other than the first both may be None.
 
         Returns:
             A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other
@@ -193,9 +191,8 @@ class InterlockingBackpropModel(nn.Module):
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
         batch = None
-        if self.rank == 0:
-            m = self.n_microbatches
-            batch = cut(inputs, targets, m, self.losses, seed=self.seed, step=self._n_steps, flag=self.flag)
+        if self._runtime.reads_data:
+            batch = cut(inputs, targets, self.n_microbatches, self.losses, self.seed, self._n_steps, self.flag)
         result = self._runtime.run(workload, batch)
         self._n_steps += 1
         self.flag = result.flag
@@ -204,7 +201,6 @@ class InterlockingBackpropModel(nn.Module):
         future.set_result(self.exit_losses[-1])
         return future
 
-    @torch.no_grad()
     def forward(self, inputs: Tree) -> Tree:
         """The network's output, on the output device. No graph is kept: for gradients use `training_step`.
 
@@ -216,7 +212,6 @@ class InterlockingBackpropModel(nn.Module):
         """The output at every exit: of each head, None where there is none, and the network's own, last."""
         return self.map_exits(lambda output, _: output, inputs)
 
-    @torch.no_grad()
     def map_exits(
         self, function: Visit, inputs: Tree, targets: Tree = None, exits: Collection[int] | None = None
     ) -> list[Any]:
@@ -312,25 +307,12 @@ class InterlockingBackpropModel(nn.Module):
 
     def _workload(self, scheme: Scheme) -> Workload:
         trainable = tuple(component.is_trainable for component in self.components)
-        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if self._wants_gradient(tie)))
+        nets = [component.main_net for component in self.components]
+        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
         known = self._known_workload
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
             known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
-
-    def _wants_gradient(self, tie: Tie) -> bool:
-        """Whether shared weights are trained.
-
-        Raises:
-            ValueError: if only some of those who hold them say so.
-        """
-        wishes = {self.components[i].main_net.get_parameter(name).requires_grad for i, name in tie.holders}
-        if len(wishes) > 1:
-            raise ValueError(
-                f"the shared weight {tie} wants a gradient in some components and not in others; set requires_grad "
-                "alike in all of them."
-            )
-        return wishes.pop()
 
     def _evaluate(self, function: Visit | None, inputs: Tree, targets: Tree, exits: Collection[int]) -> list[Any]:
         k = len(self.components)
@@ -339,6 +321,6 @@ class InterlockingBackpropModel(nn.Module):
                 known = ", ".join(str(j) for j in range(k) if self._heads[j])
                 raise ValueError(f"exit {i} is asked for; expected one of the exits that are there: {known}.")
         workload = Workload.evaluation([i in exits for i in range(k)])
-        batch = Batch((Packet(inputs, targets, None),)) if self.rank == 0 else None
+        batch = Batch((Packet(inputs, targets, None),)) if self._runtime.reads_data else None
         result = self._runtime.run(workload, batch, function)
         return [result.exits.get(i) for i in range(k)]

@@ -6,8 +6,7 @@ Each micro-batch is weighted by its share of the batch, so that any number of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -20,8 +19,7 @@ Shares = Sequence[float | Tensor]
 """Of the micro-batches in the mean of a loss over the batch; they sum to 1."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What a program is run on.
 
     Attributes:
@@ -41,8 +39,7 @@ class Batch:
     flag: int = 0
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What has become of a batch in this process.
 
     Attributes:

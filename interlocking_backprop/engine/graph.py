@@ -127,8 +127,8 @@ def loss_backward(
             "item() or no_grad()."
         )
     if leaves or (parameters and loss.requires_grad):
-        seed = torch.ones_like(loss) * share
-        torch.autograd.backward(loss, seed, inputs=[*parameters, *leaves])
+        gradient = torch.ones_like(loss) * share if isinstance(share, Tensor) else torch.full_like(loss, share)
+        torch.autograd.backward(loss, gradient, inputs=[*parameters, *leaves])
     return [_taken(leaf) for leaf in leaves]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -51,8 +51,8 @@ class Message(NamedTuple):
 class Transport(Protocol):
     """Takes messages to components that are elsewhere, and brings theirs."""
 
-    def send(self, message: Message, value: Tree) -> None:
-        """Sends a `Packet`, or a `Gradient`, without waiting."""
+    def send(self, message: Message, value: Packet | Gradient) -> None:
+        """Sends without waiting."""
 
-    def receive(self, message: Message) -> Tree:
+    def receive(self, message: Message) -> Any:
         """Waits for what `send` sends on the other side."""

@@ -8,6 +8,7 @@ no threads to contend for the interpreter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -31,8 +32,6 @@ from interlocking_backprop.scheme.streams import Workload
 class Program(NamedTuple):
     """What is carried out for one kind of batch."""
 
-    workload: Workload
-    devices: list[torch.device]
     schedule: Schedule
     executor: Executor
 
@@ -51,6 +50,7 @@ class OneProcess:
 
     rank = 0
     n_ranks = 1
+    reads_data = True
 
     def __init__(
         self,
@@ -63,8 +63,7 @@ class OneProcess:
     ) -> None:
         self._components, self._losses, self._ties = components, losses, ties
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
-        # The latest of training steps and of evaluations, by the number of micro-batches.
-        self._programs: dict[tuple[bool, int], Program] = {}
+        self._program = lru_cache(maxsize=16)(self._made)
         self._posts: dict[str, Any] = {}
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
@@ -86,11 +85,12 @@ class OneProcess:
         return filled
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        return self._program(workload, n_microbatches).schedule
+        return self._program(workload, n_microbatches, tuple(self.devices())).schedule
 
     def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
         assert batch is not None  # the only process reads the data
-        return self._program(workload, batch.n_microbatches).executor.run(batch, visit)
+        program = self._program(workload, batch.n_microbatches, tuple(self.devices()))
+        return program.executor.run(batch, visit)
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
@@ -104,14 +104,7 @@ class OneProcess:
     def close(self) -> None:
         """There is nothing to end."""
 
-    def _program(self, workload: Workload, n_microbatches: int) -> Program:
-        key, devices = (workload.is_evaluation, n_microbatches), self.devices()
-        program = self._programs.get(key)
-        if program is None or program.workload != workload or program.devices != devices:
-            program = self._programs[key] = self._made(workload, n_microbatches, devices)
-        return program
-
-    def _made(self, workload: Workload, n_microbatches: int, devices: list[torch.device]) -> Program:
+    def _made(self, workload: Workload, n_microbatches: int, devices: tuple[torch.device, ...]) -> Program:
         transport = None
         if self._devices is None:
             schedule = depth_first(workload, n_microbatches)
@@ -135,4 +128,4 @@ class OneProcess:
             self._ties,
             transport,
         )
-        return Program(workload, devices, schedule, executor)
+        return Program(schedule, executor)

@@ -6,7 +6,6 @@ Rank 0 has the data. Targets travel with the activations, and the last rank has 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -89,6 +88,10 @@ class Ranks:
         return self._world.rank
 
     @property
+    def reads_data(self) -> bool:
+        return self._world.rank == 0
+
+    @property
     def n_ranks(self) -> int:
         return self._world.size
 
@@ -107,19 +110,19 @@ class Ranks:
         if workload.is_evaluation:
             operation = Operation.FORWARD if visit is None else Operation.MAP_EXITS
         with self._guard.doing(operation.call):
-            announcement = Announcement(operation)
+            own = Announcement(operation)
             if batch is not None:
-                batch = dataclasses.replace(batch, packets=tuple(map(_kept, batch.packets)))
-                announcement = self._announcement(operation, workload, batch)
-            announcement = self._announced(announcement)
+                batch = batch._replace(packets=tuple(map(_kept, batch.packets)))
+                own = self._announcement(operation, workload, batch)
+            announced = self._announced(own)
             if batch is None:
-                batch = self._batch(announcement)
-            program = self._programs.program(
-                announcement.program, workload, announcement.n_microbatches, announcement.digest
-            )
+                batch = self._batch(announced)
+            program = self._programs.program(announced.program, workload, batch.n_microbatches, announced.digest)
             self._guard.watch(program.executor)
-            with self._session.carrying_out(program.exchange):
-                return program.executor.run(batch, visit)
+            self._session.begin(program.exchange)
+            result = program.executor.run(batch, visit)
+            self._session.end()
+        return result
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.n_ranks
@@ -136,16 +139,17 @@ class Ranks:
     def close(self) -> None:
         if not self._guard.is_open:
             return
-        if not self._guard.has_failed:
-            with self._guard.doing(Operation.SHUTDOWN.call):
-                self._announced(Announcement(Operation.SHUTDOWN))
-                self._session.drain()
-                self._channels.flush()
-                self._headers.close()
-                dist.barrier(group=self._world.groups.control)
+        if self._guard.has_failed:  # who is still on the way out may wait in a group
+            self._guard.close()
+            return
+        with self._guard.doing(Operation.SHUTDOWN.call):
+            self._announced(Announcement(Operation.SHUTDOWN))
+            self._session.drain()
+            self._channels.flush()
+            self._headers.close()
+            dist.barrier(group=self._world.groups.control)
         self._guard.close()
-        if self._world.owns_default_group:
-            dist.destroy_process_group()
+        self._world.leave()
 
     def _announcement(self, operation: Operation, workload: Workload, batch: Batch) -> Announcement:
         """What rank 0 says of a batch."""
@@ -175,8 +179,7 @@ class Ranks:
     def _batch(self, announcement: Announcement) -> Batch:
         """What a rank without data knows of a batch."""
         shares = tuple(announcement.shares[row] for row in self._share_rows) if announcement.shares else ()
-        m, seed, step, flag = (getattr(announcement, name) for name in ("n_microbatches", "seed", "step", "flag"))
-        return Batch((), m, shares, seed, step, flag)
+        return Batch((), announcement.n_microbatches, shares, announcement.seed, announcement.step, announcement.flag)
 
 
 def _kept(packet: Packet) -> Packet:

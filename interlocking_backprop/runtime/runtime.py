@@ -17,7 +17,11 @@ class Runtime(Protocol):
 
     @property
     def rank(self) -> int:
-        """Of this process among those of the model; 0 in a single process. Rank 0 reads the data."""
+        """Of this process among those of the model; 0 in a single process."""
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether batches come from this process; on the others nothing is made of them."""
 
     @property
     def n_ranks(self) -> int:
@@ -38,7 +42,7 @@ class Runtime(Protocol):
 
         Args:
             workload: of a training step or an evaluation.
-            batch: on rank 0; None on the others.
+            batch: where this process reads the data; else None.
             visit: what an evaluation makes of the output at each exit; by default it is the output itself.
         """
 

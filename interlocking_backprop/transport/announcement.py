@@ -63,11 +63,18 @@ class Announcement(NamedTuple):
     def to_tensor(self, size: int) -> Tensor:
         """As a header: float64 (size,), in which whole numbers up to 2^53 are exact; seeds go in two parts."""
         high, low = divmod(self.seed, _SEED_PART)
-        numbers = [self.operation, self.program, self.digest, self.n_microbatches, high, low, self.step, self.flag]
-        header = torch.zeros(size, dtype=torch.float64)
-        values = [*numbers, len(self.shares), *(share for row in self.shares for share in row)]
-        header[: len(values)] = torch.tensor(values, dtype=torch.float64)
-        return header
+        values: list[float] = [
+            self.operation,
+            self.program,
+            self.digest,
+            self.n_microbatches,
+            high,
+            low,
+            self.step,
+            self.flag,
+        ]
+        values += [len(self.shares), *(share for row in self.shares for share in row)]
+        return torch.tensor([*values, *[0.0] * (size - len(values))], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, header: Tensor) -> Announcement:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -55,34 +55,26 @@ class Channels:
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> None:
-        """Sends tensors, contiguous and on the channels' device, without waiting."""
-        sent = self._sent[-1]
-        for data in messages:
-            sent.append((self._post(dist.isend, data, peer, group), data, peer))
+    def send(self, data: Tensor, peer: int, group: dist.ProcessGroup) -> None:
+        """Sends a contiguous tensor without waiting."""
+        self._sent[-1].append((self._post(dist.isend, data, peer, group), data, peer))
 
-    def expect(self, buffers: list[Tensor], messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> Arrival:
-        """Makes ready to receive what `send` sends.
-
-        Args:
-            buffers: the tensors that will be there when the messages have arrived.
-            messages: to receive into; they share the memory of the buffers.
-            peer: the rank that sends.
-            group: that it sends through.
-        """
-        return Arrival(self, peer, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
+    def receive(self, data: Tensor, peer: int, group: dist.ProcessGroup) -> dist.Work:
+        """Makes ready to receive what `send` sends."""
+        return self._post(dist.irecv, data, peer, group)
 
     def send_object(self, value: Any, peer: int, group: dist.ProcessGroup) -> None:
         """Sends anything that pickles, without waiting; for what is said once."""
         data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
-        self.send([torch.tensor([len(data)], device=self.device), data], peer, group)
+        self.send(torch.tensor([len(data)], device=self.device), peer, group)
+        self.send(data, peer, group)
 
     def receive_object(self, peer: int, group: dist.ProcessGroup) -> Any:
         """Waits for what `send_object` sent."""
         size = torch.empty(1, dtype=torch.int64, device=self.device)
-        self.wait(self._post(dist.irecv, size, peer, group), peer)
+        self.wait(self.receive(size, peer, group), peer)
         data = torch.empty(int(size), dtype=torch.uint8, device=self.device)
-        self.wait(self._post(dist.irecv, data, peer, group), peer)
+        self.wait(self.receive(data, peer, group), peer)
         return pickle.loads(data.cpu().numpy().tobytes())
 
     def send_header(self, header: Tensor, peer: int) -> dist.Work:
@@ -159,21 +151,6 @@ class Connection:
         self._channels.waiting = None
         if isinstance(error, RuntimeError):
             raise PeerLost(self._peer, _reason(error)) from None
-
-
-class Arrival(NamedTuple):
-    """Tensors on their way here."""
-
-    channels: Channels
-    source: int
-    buffers: list[Tensor]
-    works: list[dist.Work]
-
-    def wait(self) -> list[Tensor]:
-        """The tensors, when they are here."""
-        for work in self.works:
-            self.channels.wait(work, self.source)
-        return self.buffers
 
 
 def _reason(error: RuntimeError) -> str:

@@ -8,18 +8,16 @@ before, in the order in which the messages will arrive: a message finds its buff
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch.distributed as dist
+from torch import Tensor
 
-from interlocking_backprop.engine.message import Message
-from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.transport.channels import Arrival, Channels
+from interlocking_backprop.transport.channels import Channels
 from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
@@ -31,6 +29,13 @@ class Road(NamedTuple):
     group: dist.ProcessGroup
 
 
+class Arrival(NamedTuple):
+    """A message on its way here: the tensors that it will fill, and what to wait for."""
+
+    buffers: list[Tensor]
+    works: list[dist.Work]
+
+
 class Exchange:
     """The messages of a program, for its executor; a `Transport`.
 
@@ -39,109 +44,119 @@ class Exchange:
         rank: of this process.
         channels: through which the messages go.
         repeats: whether the program is likely to be carried out again at once, so that its receives are posted ahead.
-
-    Attributes:
-        is_known: whether the formats of all messages are known.
     """
 
     def __init__(self, schedule: Schedule, rank: int, channels: Channels, *, repeats: bool) -> None:
-        self._channels, self._repeats = channels, repeats
+        self._channels = channels
         self._incoming, self._outgoing = _roads(schedule, rank, channels.groups)
         self._formats: dict[Message, Format] = {}
-        self.is_known = False
-        # What is posted, for this time and the next.
+        self._is_known = False
+        # What is posted, for this time and, from the second time on, for the next.
         self._posted: deque[dict[Message, Arrival]] = deque()
+        self._n_times = 2 if repeats else 1
         # The first time: what has not come yet, by road in the order in which it comes.
         self._awaited: defaultdict[Road, deque[Message]] = defaultdict(deque)
 
     def begin(self) -> None:
         """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too."""
-        if not self.is_known:
-            self._posted.append({})
-            self._awaited.clear()
-            for message, road in self._incoming.items():
-                self._awaited[road].append(message)
+        if self._is_known:
+            self._post(self._n_times)
             return
-        while len(self._posted) < (2 if self._repeats else 1):
-            self._post()
+        self._posted.append({})
+        for message, road in self._incoming.items():
+            self._awaited[road].append(message)
 
     def end(self) -> None:
-        """All messages of this time have been received, and sends begun."""
+        """All messages of this time have been received, and all sends begun."""
         self._posted.popleft()
-        if not self.is_known:
-            self.is_known = True
-            if self._repeats:
-                self._post()
+        if not self._is_known:
+            self._is_known = True
+            self._post(self._n_times - 1)
 
     def drain(self) -> None:
         """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
         while self._posted:
             for message in self._outgoing:
                 self._send(message, self._formats[message].zeros(self._channels.device))
-            for arrival in self._posted.popleft().values():
-                arrival.wait()
+            for message in self._incoming:
+                self.receive(message)
+            self._posted.popleft()
             self._channels.flush()
 
-    def send(self, message: Message, value: Tree) -> None:
+    def send(self, message: Message, value: Packet | Gradient) -> None:
         """Sends a message without waiting.
 
         Raises:
-            ValueError: if it does not look as it did before.
+            ValueError: if a packet does not look as it did before.
         """
-        if not self.is_known:
+        if not self._is_known:
             self._formats[message] = Format.of(value)
-            road = self._outgoing[message]
-            self._channels.send_object(self._formats[message].tree, *road)
-        elif not self._formats[message].is_of(value):
+            self._channels.send_object(self._formats[message].tree, *self._outgoing[message])
+        known = self._formats[message]
+        # A gradient looks like the activation that it is for.
+        if message.stream is None and not known.is_of(value):
             raise ValueError(
                 f"component {message.source} returned {Format.of(value)} for micro-batch {message.microbatch}, and "
-                f"{self._formats[message]} before, for inputs of the same shape; on "
-                "several ranks the shapes of activations have to follow from those of the inputs."
+                f"{known} before, for inputs of the same shape; on several ranks the shapes of activations have to "
+                "follow from those of the inputs."
             )
         self._send(message, value)
 
-    def receive(self, message: Message) -> Tree:
+    def receive(self, message: Message) -> Packet | Gradient:
         """Waits for a message."""
-        if not self.is_known:
+        if not self._is_known:
             self._find_out(message)
-        return self._formats[message].filled(self._posted[0].pop(message).wait())
+        buffers, works = self._posted[0].pop(message)
+        for work in works:
+            self._channels.wait(work, self._incoming[message].peer)
+        return self._formats[message].filled(buffers)
 
-    def _send(self, message: Message, value: Tree) -> None:
+    def _send(self, message: Message, value: Packet | Gradient) -> None:
         road = self._outgoing[message]
-        self._channels.send(self._formats[message].pack(value), *road)
+        for data in self._formats[message].pack(value):
+            self._channels.send(data, *road)
 
-    def _post(self) -> None:
-        self._posted.append({message: self._expect(message, road) for message, road in self._incoming.items()})
+    def _expect(self, message: Message) -> Arrival:
+        """Makes ready to receive a message of a known format."""
+        road = self._incoming[message]
+        buffers, parts = self._formats[message].receive(self._channels.device)
+        return Arrival(buffers, [self._channels.receive(data, *road) for data in parts])
 
-    def _expect(self, message: Message, road: Road) -> Arrival:
-        buffers, parts = self._formats[message].layout.receive(self._channels.device)
-        return self._channels.expect(buffers, parts, *road)
+    def _post(self, n_times: int) -> None:
+        while len(self._posted) < n_times:
+            self._posted.append({message: self._expect(message) for message in self._incoming})
 
     def _find_out(self, message: Message) -> None:
         """Waits for the formats of all that comes by the same road, up to a message."""
-        road = self._incoming[message]
-        while message not in self._posted[0]:
+        road, arrivals = self._incoming[message], self._posted[0]
+        while message not in arrivals:
             earliest = self._awaited[road].popleft()
             self._formats[earliest] = Format(self._channels.receive_object(*road))
-            self._posted[0][earliest] = self._expect(earliest, road)
+            arrivals[earliest] = self._expect(earliest)
 
 
 class Session:
-    """Programs follow one another on a rank; here is what is made ready for the next one."""
+    """Programs follow one another on a rank; here is what is made ready for the next one.
+
+    Args:
+        channels: of the rank.
+    """
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._latest: Exchange | None = None
 
-    @contextmanager
-    def carrying_out(self, exchange: Exchange) -> Iterator[None]:
-        """A context in which a program's messages are exchanged; what was made ready for another one is drained."""
+    def begin(self, exchange: Exchange) -> None:
+        """Makes ready for a program's messages; what was made ready for another one is drained."""
         if exchange is not self._latest:
             self.drain()
-        self._latest = exchange
+            self._latest = exchange
         exchange.begin()
-        yield
-        exchange.end()
+
+    def end(self) -> None:
+        """The program that was begun has been carried out."""
+        assert self._latest is not None
+        self._latest.end()
         self._channels.next_step()
 
     def drain(self) -> None:
