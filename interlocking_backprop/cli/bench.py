@@ -10,20 +10,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from interlocking_backprop.bench.engine import ENGINE, Case, Measurement, cases, measure
-from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.common.atomic_files import replacing, write_text
+from interlocking_backprop.common.fields import EACH_AT_LEAST_1, Checked, Expected, at_least
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.run_folder import environment
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(Checked):
     """Measures the engine on emulated components: processes that sleep where an accelerator would compute.
 
     Prints, for each scheme, the units per micro-batch (the time of a component's forward pass is 1), the limit that the
@@ -31,42 +32,31 @@ class EngineConfig:
     """
 
     schemes: tuple[str, ...] = ("local", "pairwise", "3wise", "e2e")
-    """Schemes, e.g. local pairwise 3wise-sum."""
-    components: tuple[int, ...] = (4, 8)
+    """Schemes that are measured, e.g. local pairwise 3wise-sum."""
+    components: Annotated[tuple[int, ...], EACH_AT_LEAST_1] = (4, 8)
     """Numbers of components, each on a process of its own."""
-    microbatches: tuple[int, ...] = (2,)
-    """Micro-batches per step."""
-    unit: float = 0.1
+    microbatches: Annotated[tuple[int, ...], EACH_AT_LEAST_1] = (2,)
+    """Numbers of micro-batches in a step."""
+    unit: Annotated[float, Expected("seconds, above 0 and at most 10", lambda value: 0 < value <= 10)] = 0.1
     """Seconds of a component's forward pass of a micro-batch."""
-    steps: int = 10
-    """Steps that count, after those until the steady state."""
+    steps: Annotated[int, at_least(2)] = 10
+    """Steps that are timed, after those that lead to the steady state."""
     peers: bool = True
-    """Whether PyTorch's schedules are measured too."""
+    """Measures PyTorch's schedules too."""
     bare: bool = False
-    """Whether a bare loop of the same passes and messages is measured too: what the host itself takes."""
+    """Measures a bare loop of the same passes and messages too, which shows what the host itself takes."""
     out: Path | None = None
-    """Folder for engine.json, engine.csv and engine.png."""
+    """Folder that engine.json, engine.csv and engine.png are written to."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: naming the flag, its value and what was expected.
-        """
-        for name in ("components", "microbatches"):
-            if any(v < 1 for v in getattr(self, name)):
-                raise ValueError(f"--{name} is {getattr(self, name)}; expected whole numbers of at least 1.")
-        if any(k < 2 for k in self.components):
-            raise ValueError(f"--components is {self.components}; expected at least 2, one for each process.")
-        if not 0 < self.unit <= 10:
-            raise ValueError(f"--unit is {self.unit}; expected seconds, above 0 and at most 10.")
-        if self.steps < 2:
-            raise ValueError(f"--steps is {self.steps}; expected at least 2.")
+        """Checks the values."""
+        super().__post_init__()
+        self.expect("components", min(self.components) >= 2, "at least 2, one for each process")
         for scheme in self.schemes:
             parse_scheme(scheme, self.components[0])
 
 
-def main(arguments: Sequence[str]) -> int:
+def bench(arguments: Sequence[str]) -> int:
     """Runs a benchmark; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: ibp bench engine [FLAGS]\n\n  engine   units per step against the limit, on emulated devices")
@@ -74,26 +64,24 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] != "engine":
         raise ValueError(f"benchmark {arguments[0]!r} is not known; expected engine.")
     config = parse(EngineConfig, arguments[1:], prog="ibp bench engine")
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(highlight=False, width=120)
+    output = console(width=120)
     measurements: list[Measurement] = []
     wanted = cases(config.schemes, config.components, config.microbatches, peers=config.peers, bare=config.bare)
     for k, group in itertools.groupby(wanted, key=lambda case: case.n_components):
         some = list(group)
-        with console.status(f"{k} processes, {len(some)} cases"):
+        with output.status(f"{k} processes, {len(some)} cases"):
             measurements += measure(some, config.unit, config.steps)
     rows = [_row(m) for m in measurements]
-    console.print(_table(rows, config.unit))
+    output.print(_table(rows, config.unit))
     facts = environment()
-    console.print(
+    output.print(
         f"{facts['command']}\n{facts['processor']}, {facts['cpu_count']} cores, torch {facts['torch']}, unit "
         f"{config.unit:g} s, n = {config.steps} steps",
         soft_wrap=True,
     )
     if config.out is not None:
         _write(config, rows, measurements)
-        console.print(f"written to {config.out}", soft_wrap=True)
+        output.print(f"written to {config.out}", soft_wrap=True)
     return 0
 
 

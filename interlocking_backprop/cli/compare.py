@@ -5,64 +5,60 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from interlocking_backprop.cli.main import fail
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.failure import fail
+from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.compare.comparison import Comparer, Interrupted
-from interlocking_backprop.compare.config import read_config
+from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.report import write_report
 from interlocking_backprop.compare.report.formatting import NOTHING, Metric, significant, size
-from interlocking_backprop.compare.report.summary import Summary, summarize
+from interlocking_backprop.compare.report.summary import summarize
 from interlocking_backprop.compare.results import Comparison
 
 
-def main(arguments: Sequence[str]) -> int:
+def compare(arguments: Sequence[str]) -> int:
     """Compares schemes; returns the exit code: 1 if a run or a measurement did not come to its end."""
     config = read_config(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(highlight=False, width=160)
+    output = console(width=160)
     try:
-        comparison, problems = Comparer(config, console).compare()
+        comparison, problems = Comparer(config, output).compare()
     except Interrupted:
-        console.print(
-            f"stopped; go on with: {shlex.join(['ibp', 'compare', *arguments])}", soft_wrap=True, markup=False
-        )
+        output.print(f"stopped; go on with: {shlex.join(['ibp', 'compare', *arguments])}", soft_wrap=True, markup=False)
         return 130
     page = write_report(comparison, config.out)
-    console.print(table(comparison))
-    console.print(str(page), soft_wrap=True, markup=False)
+    output.print(table(comparison))
+    output.print(str(page), soft_wrap=True, markup=False)
     for problem in problems:
         fail(problem, code=1)
     return 1 if problems else 0
 
 
+def read_config(arguments: Sequence[str]) -> CompareConfig:
+    """The configuration from the command line.
+
+    Raises:
+        ValueError: if a flag does not fit.
+    """
+    return parse(CompareConfig, arguments, prog="ibp compare")
+
+
 def table(comparison: Comparison) -> Table:
     """A row for each scheme and number of components."""
-    summary = summarize(comparison)
     metric = Metric(comparison.metric, comparison.maximize)
     made = Table(title=f"{metric.label} on the test set, mean ± std (n)", title_justify="left")
     for name in ("scheme", "K", metric.words, "ms a step here", "ms a step on K devices", "M", "peak memory here"):
         made.add_column(name, justify="left" if name == "scheme" else "right")
-    for cells in _cells(summary, metric):
-        made.add_row(*cells)
-    return made
-
-
-def _cells(summary: Summary, metric: Metric) -> list[list[str]]:
-    rows = []
-    for row in summary.rows:
+    for row in summarize(comparison).rows:
         profile, estimate = row.profile, row.estimate
-        rows.append(
-            [
-                row.scheme,
-                str(row.components),
-                f"{metric.spread(row.score)} ({row.score.n})",
-                significant(1e3 * profile.step_seconds) if profile else NOTHING,
-                significant(1e3 * estimate.step_seconds) if estimate else NOTHING,
-                str(estimate.microbatches) if estimate else NOTHING,
-                size(profile.peak_bytes) if profile else NOTHING,
-            ]
+        made.add_row(
+            row.scheme,
+            str(row.components),
+            f"{metric.spread(row.score)} ({row.score.n})",
+            significant(1e3 * profile.step_seconds) if profile else NOTHING,
+            significant(1e3 * estimate.step_seconds) if estimate else NOTHING,
+            str(estimate.microbatches) if estimate else NOTHING,
+            size(profile.peak_bytes) if profile else NOTHING,
         )
-    return rows
+    return made

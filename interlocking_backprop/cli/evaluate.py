@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +10,24 @@ from typing import Annotated, Literal
 
 import tyro
 
-from interlocking_backprop.cli.report import exits_table, show
-from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.terminal import exits_table, show
+from interlocking_backprop.common.fields import Checked, at_least
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Checked):
     """Evaluates a run on the test set: every exit, with the metrics of its task."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     checkpoint: Literal["best", "last"] = "best"
-    """Which of its checkpoints."""
+    """Which of its checkpoints is evaluated."""
     split: Literal["test", "validation"] = "test"
-    """Which part of the data."""
-    batch_size: int = 0
+    """Part of the data on which it is evaluated."""
+    batch_size: Annotated[int, at_least(0)] = 0
     """Samples in a batch; 0 takes that of the run."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …"""
@@ -37,19 +37,16 @@ class EvalConfig:
     """Prints JSON in place of a table."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def evaluate_run(arguments: Sequence[str]) -> int:
     """Evaluates; returns the exit code."""
     config = parse(EvalConfig, arguments, prog="ibp eval")
-    if config.batch_size < 0:
-        raise ValueError(f"--batch-size is {config.batch_size}; expected a whole number of at least 0.")
     run = RunFolder(config.run)
     trained = run.config()
     trainer = Trainer(
-        dataclasses.replace(
-            trained,
+        trained.replace(
             device=config.device,
-            data_root=config.data_root or trained.data_root,
-            batch_size=config.batch_size or trained.batch_size,
+            data_root=config.data_root or trained.execution.data_root,
+            batch_size=config.batch_size or trained.optimization.batch_size,
         )
     )
     trainer.place()

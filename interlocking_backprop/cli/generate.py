@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.common.fields import Checked, at_least
 from interlocking_backprop.text.generation import Sampler, generate_stream
 from interlocking_backprop.text.tokenizer import Tokenizer
 from interlocking_backprop.training.language_model import language_model
@@ -21,7 +22,7 @@ from interlocking_backprop.transport.process_groups import has_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
+class GenerateConfig(Checked):
     """Goes on with a text, by a Transformer that `ibp train --model transformer` has trained.
 
     Prints the prompt and what follows as it comes, until so many tokens are reached or the model ends the document.
@@ -33,42 +34,35 @@ class GenerateConfig:
     """The text to go on with; by default a document is begun."""
     prompt_file: Path | None = None
     """File with the text to go on with, in UTF-8; - reads standard input."""
-    tokens: int = 200
+    tokens: Annotated[int, at_least(0)] = 200
     """How many tokens to add at most."""
     temperature: float = 0.8
-    """Below 1 likely tokens become likelier, above it less so; 0 takes the most likely one always."""
+    """Below 1 makes likely tokens likelier, above 1 less so; 0 always takes the most likely one."""
     top_k: int = 50
     """Draws from so many of the most likely tokens; 0 from all."""
     top_p: float = 1.0
     """Draws from the most likely tokens that together have this probability."""
     exit: int | None = None
     """Component whose head predicts, from 0; by default the last one, the network itself."""
-    seed: int = 0
-    """Of the random numbers."""
+    seed: Annotated[int, at_least(0)] = 0
+    """Determines the random numbers."""
     checkpoint: Literal["best", "last"] = "best"
     """Which of the run's checkpoints."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …"""
-    threads: int = 0
+    threads: Annotated[int, at_least(0)] = 0
     """CPU threads of PyTorch; 0 leaves its default."""
 
     def __post_init__(self) -> None:
-        """Checks what needs no run.
-
-        Raises:
-            ValueError: naming what does not fit, and what was expected.
-        """
-        for name in ("tokens", "seed", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} is {getattr(self, name)}; expected a whole number of at least 0.")
-        if self.seed >= 1 << 63:
-            raise ValueError(f"--seed is {self.seed}; expected a number below 2 to the power of 63.")
+        """Checks what needs no run."""
+        super().__post_init__()
+        self.expect("seed", self.seed < 1 << 63, "a number below 2 to the power of 63")
         Sampler(self.temperature, self.top_k, self.top_p)
         if self.prompt and self.prompt_file is not None:
             raise ValueError("--prompt and --prompt-file are both given; expected one of them.")
 
 
-def main(arguments: Sequence[str]) -> int:
+def generate(arguments: Sequence[str]) -> int:
     """Generates text; returns the exit code."""
     config = parse(GenerateConfig, arguments, prog="ibp generate")
     if has_ranks():

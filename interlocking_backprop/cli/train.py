@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from interlocking_backprop.cli.main import fail
-from interlocking_backprop.cli.report import exits_table, is_first_rank, show
-from interlocking_backprop.common.arguments import parse
+from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.failure import fail, is_first_rank
+from interlocking_backprop.cli.terminal import exits_table, show
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.interruption import Stopped
@@ -15,11 +16,11 @@ from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
 
 
-def main(arguments: Sequence[str]) -> int:
+def train(arguments: Sequence[str]) -> int:
     """Trains; returns the exit code."""
     config = read_config(arguments)
     trainer = Trainer(config)
-    quiet = config.quiet or not is_first_rank()
+    quiet = config.output.quiet or not is_first_rank()
     try:
         scores = trainer.fit()
     except Stopped as stopped:
@@ -40,14 +41,14 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
     Raises:
         ValueError: if a flag or a file does not fit.
     """
-    arguments = list(arguments)
-    if "--config" in arguments:
-        at = arguments.index("--config")
-        if at + 1 == len(arguments):
-            raise ValueError("--config has no value; expected a JSON file, e.g. the config.json of a run.")
-        return load_config(Path(arguments[at + 1]), arguments[:at] + arguments[at + 2 :])
-    config = parse(TrainConfig, arguments, prog="ibp train [--config FILE]")
-    if config.resume:
-        RunFolder(config.run_folder).config()
-        return load_config(config.run_folder / "config.json", arguments)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", type=Path)
+    try:
+        known, flags = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        raise ValueError("--config has no value; expected a JSON file, e.g. the config.json of a run.") from None
+    default = None if known.config is None else load_config(known.config)
+    config = parse(TrainConfig, flags, "ibp train [--config FILE]", default)
+    if config.output.resume and default is None:
+        return parse(TrainConfig, flags, "ibp train", RunFolder(config.run_folder).config())
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -88,7 +87,7 @@ class Comparer:
             schemes=config.schemes,
             components=config.components,
             seeds=tuple(range(config.seeds)),
-            batch_size=config.train.batch_size,
+            batch_size=config.optimization.batch_size,
             settings=config.settings(),
             environment=environment(),
             runs=tuple(results.values()),
@@ -115,8 +114,8 @@ class Comparer:
     def _train(self, title: str, runs: Sequence[Run], facts: dict[str, Any]) -> None:
         todo = [run for run in runs if run.status != "finished" and (self._config.retry_failed or run.status is None)]
         # Trials may have other numbers of epochs, and with them of steps.
-        steps_per_epoch = facts["n_steps"] / self._config.train.epochs
-        jobs = [run.job(round(run.config.epochs * steps_per_epoch)) for run in todo]
+        steps_per_epoch = facts["n_steps"] / self._config.optimization.epochs
+        jobs = [run.job(round(run.config.optimization.epochs * steps_per_epoch)) for run in todo]
         self._carry_out(title, jobs, self._devices, len(runs) - len(jobs), facts["metric"])
 
     def _carry_out(
@@ -138,12 +137,12 @@ class Comparer:
 def _places(config: CompareConfig) -> tuple[list[str], int]:
     """The devices of the runs that go on side by side, and the threads of each run."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    devices = [config.train.device]
-    if config.train.device == "auto":
+    devices = [config.execution.device]
+    if config.execution.device == "auto":
         n = torch.accelerator.device_count() if accelerator else 0
         devices = [f"{accelerator.type}:{i}" for i in range(n)] if accelerator else ["cpu"]
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = config.train.threads
+    threads = config.execution.threads
     n_jobs = config.jobs or (max(n_cores // (threads or 1), 1) if devices == ["cpu"] else len(devices))
     return [devices[i % len(devices)] for i in range(n_jobs)], threads or max(n_cores // n_jobs, 1)
 
@@ -152,7 +151,7 @@ def _facts(device: str, configs: Sequence[TrainConfig]) -> tuple[dict[str, Any],
     """Builds what runs would train: what is known of the task then, and what does not fit, before they begin."""
     try:
         for config in configs:
-            trainer = Trainer(dataclasses.replace(config, device=device))
+            trainer = Trainer(config.replace(device=device))
     except ValueError as error:
         return {}, str(error)
     return {

@@ -81,7 +81,7 @@ def _measure(
     """Profiles and estimates of all schemes for one number of components."""
 
     def placed(config: TrainConfig, **changes: Any) -> Trainer:
-        trainer = Trainer(dataclasses.replace(config, device=device, **changes))
+        trainer = Trainer(config.replace(device=device, **changes))
         trainer.place()
         return trainer
 

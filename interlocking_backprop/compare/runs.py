@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -121,7 +120,7 @@ def _train(device: str, config: TrainConfig) -> tuple[str, str]:
     """Trains to the end; returns how it ended and why."""
     has_begun = (config.run_folder / "config.json").exists()
     try:
-        Trainer(dataclasses.replace(config, device=device, resume=has_begun)).fit()
+        Trainer(config.replace(device=device, resume=has_begun)).fit()
     except Diverged as diverged:
         return "diverged", str(diverged)
     except Stopped:  # no failure, if the comparison as a whole was told to stop

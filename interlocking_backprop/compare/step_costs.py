@@ -32,7 +32,7 @@ def phases_of(trainer: Trainer) -> list[tuple[Scheme, float]]:
     """The schemes that a run comes to, each with its share of the steps."""
     steps: Counter[Scheme] = Counter()
     for epoch, begin in enumerate(range(0, trainer.n_steps, trainer.steps_per_epoch)):
-        steps[trainer.plan.at(epoch)] += min(trainer.steps_per_epoch, trainer.n_steps - begin)
+        steps[trainer.phases.at(epoch)] += min(trainer.steps_per_epoch, trainer.n_steps - begin)
     return [(scheme, n / trainer.n_steps) for scheme, n in steps.items()]
 
 
@@ -53,7 +53,7 @@ def profile_schemes(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]
         trainers: by scheme, all of the same network, their models in place.
         n_steps: how many steps are timed.
     """
-    trainings = [_Training(s, t, t.first_batch(), t.config.microbatches) for s, t in trainers.items()]
+    trainings = [_Training(s, t, t.first_batch(), t.config.optimization.microbatches) for s, t in trainers.items()]
     for e2e in [t for t in trainings if t.name == _E2E]:
         trainings += _e2e_in_less_memory(e2e, [_peak(t) for t in trainings if t is not e2e])
     measured = profile_steps({t.name: _phases(t) for t in trainings}, n_steps, trainings[0].trainer.device)
@@ -77,7 +77,7 @@ def _e2e_in_less_memory(e2e: _Training, peaks: Sequence[float]) -> list[_Trainin
     number is enough there is no such baseline.
     """
     own = e2e.microbatches
-    most = max(e2e.trainer.config.batch_size // 2, own)  # BatchNorm needs two samples
+    most = max(e2e.trainer.config.optimization.batch_size // 2, own)  # BatchNorm needs two samples
     peak = functools.cache(lambda m: _peak(e2e._replace(microbatches=m)))
     needed = {fewest_microbatches(peak, bound, own, most) for bound in peaks} - {own}
     counts = sorted(m for m in needed if m is not None)
@@ -145,7 +145,7 @@ def network_costs(trainer: Trainer, latency: float, bandwidth: float, repeats: i
     batch = trainer.first_batch()
 
     def measure(m: int, *, heads: bool) -> Costs:
-        size = -(-trainer.config.batch_size // m)
+        size = -(-trainer.config.optimization.batch_size // m)
         inputs, targets = (map_tensors(lambda t: t[:size], part) for part in batch)
         with trainer.autocast():
             return measure_costs(trainer.model.components, trainer.model.losses, inputs, targets, repeats, heads=heads)
@@ -175,7 +175,7 @@ def estimate_schemes(
     found = []
     for scheme, trainer in trainers.items():
         workloads = _workloads(trainer)
-        allowed = [m for m in microbatches if m == 1 or trainer.config.batch_size >= 2 * m] or [1]
+        allowed = [m for m in microbatches if m == 1 or trainer.config.optimization.batch_size >= 2 * m] or [1]
         for pipeline in (INTERLOCKED, *(E2E_PIPELINES if scheme == _E2E else ())):
             counts = [pipeline.microbatches] if pipeline.microbatches else allowed
             steps = {m: estimate_step(workloads, m, costs_of(m), pipeline) for m in counts}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from typing import Any
@@ -11,7 +10,7 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
-from interlocking_backprop.scheme.phases import SchemePlan
+from interlocking_backprop.scheme.phases import Phases
 
 Key = tuple[str, int]
 """A scheme and a number of components."""
@@ -62,7 +61,10 @@ def choose(
             if result.status == "failed":
                 problems.append(f"trial {run.name} failed: {result.reason}")
             names = ("scheme", "components", "lr", "aux_lr_factor", "seed", "status", "reason", "folder", "seconds")
-            row = {name: getattr(result, name) for name in names} | {"epochs": run.config.epochs, "metric": metric}
+            row = {name: getattr(result, name) for name in names} | {
+                "epochs": run.config.optimization.epochs,
+                "metric": metric,
+            }
             rows.append(row | {"validation_score": best_score(result), "chosen": result is best})
     write_text(config.out / "tuning.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return chosen, problems
@@ -71,7 +73,7 @@ def choose(
 def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Run]:
     root = config.out.absolute()
     base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
-    has_heads = any(phase.matrix[:, :-1].any() for phase in SchemePlan.parse(scheme, k).schemes)
+    has_heads = any(phase.matrix[:, :-1].any() for phase in Phases.parse(scheme, k).schemes)
     lrs = config.tune_lr or [base.of_optimizer("lr")]
     # Without heads the trials would be the same.
     factors = (has_heads and config.tune_aux_lr_factor) or [base.of_optimizer("aux_lr_factor")]
@@ -79,5 +81,5 @@ def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Ru
     for lr, factor in itertools.product(lrs, factors):
         folder = root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
         values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": threads, "out": folder}
-        trials.append(Run(dataclasses.replace(base, **values), root))
+        trials.append(Run(base.replace(**values), root))
     return trials

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.text import parse_scheme
 
 
-@dataclass(frozen=True)
-class SchemePlan:
-    """Which scheme is followed in which epoch.
+class Phase(NamedTuple):
+    """A scheme until an epoch.
 
     Attributes:
-        phases: (the epoch at which the scheme ends, the scheme); the last one has no end.
+        end: the first epoch, counted from 0, that no longer follows the scheme; None for the last phase.
+        scheme: what the epochs before it follow.
     """
 
-    phases: tuple[tuple[int | None, Scheme], ...]
+    end: int | None
+    scheme: Scheme
+
+
+class Phases(tuple[Phase, ...]):
+    """The phases of a run, in the order of epochs."""
+
+    __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str, n_components: int) -> SchemePlan:
+    def parse(cls, text: str, n_components: int) -> Phases:
         """Reads a scheme, or several with the epochs at which they end.
 
         Raises:
             ValueError: if a scheme is not known, or the epochs do not ascend.
         """
-        phases: list[tuple[int | None, Scheme]] = []
-        parts = text.split(",")
+        phases: list[Phase] = []
+        *parts, last = (part.strip() for part in text.split(","))
         begin = 0
-        for n, part in enumerate(parts):
-            name, colon, end_text = part.strip().rpartition(":")
-            is_last = n == len(parts) - 1
-            if bool(colon) == is_last:
-                raise ValueError(
-                    f"scheme {text!r}: {part.strip()!r} {'ends' if is_last else 'has no end'}; expected every "
-                    "scheme but the last to name the epoch at which it ends, e.g. local:10,3wise:18,e2e."
-                )
-            if is_last:
-                phases.append((None, parse_scheme(end_text, n_components)))
-                break
-            if not end_text.isdecimal() or int(end_text) <= begin:
-                raise ValueError(
-                    f"scheme {text!r}: {part.strip()!r} ends at {end_text!r}; expected an epoch after {begin}."
-                )
-            begin = int(end_text)
-            phases.append((begin, parse_scheme(name, n_components)))
-        return cls(tuple(phases))
+        for part in parts:
+            name, colon, end = part.rpartition(":")
+            if not colon:
+                raise ValueError(f"scheme {text!r}: {part!r} has no end; {_EXPECTED}")
+            if not end.isdecimal() or int(end) <= begin:
+                raise ValueError(f"scheme {text!r}: {part!r} ends at {end!r}; expected an epoch after {begin}.")
+            begin = int(end)
+            phases.append(Phase(begin, parse_scheme(name, n_components)))
+        if ":" in last:
+            raise ValueError(f"scheme {text!r}: {last!r} ends; {_EXPECTED}")
+        return cls([*phases, Phase(None, parse_scheme(last, n_components))])
 
     @property
     def schemes(self) -> list[Scheme]:
-        return [scheme for _, scheme in self.phases]
+        return [phase.scheme for phase in self]
 
     def at(self, epoch: int) -> Scheme:
         """The scheme of an epoch, counted from 0."""
-        return next(scheme for end, scheme in self.phases if end is None or epoch < end)
+        return next(scheme for end, scheme in self if end is None or epoch < end)
+
+
+_EXPECTED = "expected every scheme but the last to name the epoch at which it ends, e.g. local:10,3wise:18,e2e."

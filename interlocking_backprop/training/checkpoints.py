@@ -93,20 +93,15 @@ class Checkpoints:
         return dict(progress)
 
     def _names(self) -> dict[str, str]:
-        if not self._index.exists():
-            return {}
-        try:
-            names: dict[str, str] = json.loads(self._index.read_text())
-        except ValueError as error:
-            raise ValueError(f"{self._index} cannot be read ({error}).") from None
-        return names
+        return _read(self._index) if self._index.exists() else {}
 
     def _progress(self, name: str | None) -> dict[str, Any] | None:
-        if name is None:
-            return None
-        path = self._folder / name / "progress.json"
-        try:
-            progress: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read ({error}).") from None
-        return progress
+        return None if name is None else _read(self._folder / name / "progress.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from None
+    return content

@@ -13,9 +13,9 @@ class BadLoss(NamedTuple):
     """A training loss that is not finite.
 
     Attributes:
-        step: training steps taken, that of the loss included.
-        value: infinite or not a number.
-        exit: the component at whose exit it is; None for that of the network.
+        step: how many training steps were taken, that of the loss included.
+        value: the loss, infinite or not a number.
+        exit: the component at whose exit it is; None for the network's own exit.
     """
 
     step: int
@@ -28,12 +28,12 @@ class Diverged(Exception):  # noqa: N818  (it says what happened)
 
     Args:
         loss: the first one that was seen.
-        config: of the run.
+        config: the configuration of the run, for what the message advises.
     """
 
     def __init__(self, loss: BadLoss, config: TrainConfig) -> None:
         where = "" if loss.exit is None else f" of exit {loss.exit}"
-        lr, norm = config.of_optimizer("lr"), config.max_grad_norm / 10 or 1
+        lr, norm = config.of_optimizer("lr"), config.optimization.max_grad_norm / 10 or 1
         super().__init__(
             f"training diverged: the loss{where} is {loss.value} at step {loss.step}; lower --lr (it is {lr:g}), or "
             f"clip gradients, e.g. --max-grad-norm {norm:g}."
@@ -42,12 +42,12 @@ class Diverged(Exception):  # noqa: N818  (it says what happened)
 
 
 def first_bad_loss(step: int, losses: Sequence[float], exits: Sequence[float | None]) -> BadLoss | None:
-    """The first loss that is not finite, if there is one.
+    """Finds the first loss that is not finite; returns None if all are.
 
     Args:
-        step: the last one.
-        losses: of the network, in the steps up to it.
-        exits: of every exit, in the last step.
+        step: the number of the last step, from 1.
+        losses: the network's losses in the steps up to it.
+        exits: the losses of every exit in the last step; None where there is no head.
     """
     for n, value in enumerate(losses):
         if not math.isfinite(value):

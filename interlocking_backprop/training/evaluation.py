@@ -11,7 +11,7 @@ from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.training.tasks import Metrics
 
 ExitScores = list[dict[str, float] | None]
-"""For each component the mean of each metric at its exit; None without a head."""
+"""Holds for each component the mean of each metric at its exit, or None where it has no head."""
 
 
 def evaluate(
@@ -20,13 +20,13 @@ def evaluate(
     metrics: Metrics,
     derived: Callable[[dict[str, float]], dict[str, float]] = lambda means: {},
 ) -> ExitScores:
-    """The metrics of every exit, in evaluation mode; the model's mode is restored.
+    """Computes the metrics of every exit in evaluation mode, and then puts the model back into its mode.
 
     Args:
         model: what to evaluate. On several ranks all call this, and all get the metrics of all exits.
         batches: inputs and targets; on ranks other than the first as many pairs of None.
-        metrics: sums of a batch.
-        derived: what follows from the means.
+        metrics: computes the sums over a batch.
+        derived: computes what follows from the means.
     """
     sums: list[dict[str, Tensor]] = [{} for _ in model.components]
     was_training = model.training

@@ -18,8 +18,8 @@ class Stopped(Exception):  # noqa: N818  (no error: the user asked for it)
     """The run was interrupted and has written its checkpoint.
 
     Attributes:
-        step: how far it came.
-        n_steps: how far it was to go.
+        step: the number of steps taken.
+        n_steps: the number of steps of the whole run.
     """
 
     def __init__(self, step: int, n_steps: int) -> None:
@@ -29,14 +29,21 @@ class Stopped(Exception):  # noqa: N818  (no error: the user asked for it)
 
 @dataclass
 class Interruption:
-    """Whether somebody asked the run to stop."""
+    """Tells whether somebody has asked the run to stop.
+
+    Attributes:
+        requested: becomes True with the first signal.
+    """
 
     requested: bool = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request. Outside the main thread it changes nothing."""
+    """Turns the first SIGINT (Ctrl-C) or SIGTERM into a request; a later one has its ordinary effect.
+
+    Outside the main thread, which alone can handle signals, nothing changes.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption

@@ -10,7 +10,7 @@ import torch
 from interlocking_backprop.build import build_model
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.scheme.coefficients import e2e
-from interlocking_backprop.scheme.phases import SchemePlan
+from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.text.token_loss import TokenLoss
 from interlocking_backprop.text.tokenizer import Tokenizer, tokenizer_from_json
 from interlocking_backprop.training.checkpoints import Which
@@ -24,8 +24,8 @@ class LanguageModel(NamedTuple):
 
     Attributes:
         model: with the weights of a checkpoint, in evaluation mode, and the heads that the run had.
-        tokenizer: of its text.
-        context: how many tokens the model sees at most.
+        tokenizer: turns text into the model's tokens and back.
+        context: the most tokens that the model sees at once.
     """
 
     model: InterlockingBackpropModel
@@ -46,19 +46,20 @@ def language_model(run: str | Path, checkpoint: Which = "best", device: torch.de
     """
     folder = RunFolder(Path(run))
     config = folder.config()
-    if config.model != "transformer":
-        raise ValueError(f"{run} is the run of a {config.model}; expected one of `ibp train --model transformer`.")
+    network = config.network
+    if network.model != "transformer":
+        raise ValueError(f"{run} is the run of a {network.model}; expected one of `ibp train --model transformer`.")
     if not folder.checkpoints.has(checkpoint):
         raise ValueError(f"{run} holds no {checkpoint} checkpoint; the run has not come to its first one.")
     tokenizer = _tokenizer(folder.path / TOKENIZER_FILE)
     main_nets, heads = transformer_of(config, tokenizer.vocabulary_size)
-    schemes = SchemePlan.parse(config.scheme, config.components).schemes
-    aux_nets = needed_heads(heads, schemes, keep_all=config.heads == "all")
+    schemes = Phases.parse(config.scheme, config.components).schemes
+    aux_nets = needed_heads(heads, schemes, keep_all=network.heads == "all")
     # A model wants a scheme and optimizers; neither is used.
     model = build_model(main_nets, aux_nets, e2e(len(main_nets)), torch.optim.SGD, TokenLoss())
     model.to(device)
     folder.checkpoints.load(model, checkpoint, weights_only=True)
-    return LanguageModel(model.eval(), tokenizer, config.context)
+    return LanguageModel(model.eval(), tokenizer, config.transformer.context)
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
@@ -18,7 +17,7 @@ class MetricsLog:
     """Writes metrics.jsonl and TensorBoard files.
 
     Args:
-        run: where.
+        run: is the folder that is written to.
         step: the last step of the checkpoint that the run goes on from, 0 for a new run; what was logged of later ones
             is forgotten, for they are about to be done again.
         tensorboard: whether to write TensorBoard files.
@@ -36,12 +35,8 @@ class MetricsLog:
         if tensorboard:
             self._writer = SummaryWriter(run.tensorboard, purge_step=step + 1)
 
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the files."""
         if self._file is not None:
             self._file.close()
         if self._writer is not None:
@@ -57,14 +52,14 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All events of a metrics.jsonl; a last line that a crash cut short is left out."""
+    """Reads all events of a metrics.jsonl, without a last line that a crash cut short."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def _flat(values: Any, name: str) -> Iterator[tuple[str, float]]:
-    """The numbers in nested dicts and lists, by their paths."""
+    """Yields the numbers in nested dicts and lists with their paths, which begin with ``name``."""
     if isinstance(values, (int, float)):
         yield name, values
     elif isinstance(values, (dict, list)):

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from interlocking_backprop.training.config import TrainConfig
+from interlocking_backprop.training.config_groups import Optimization
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class OptimizerOf:
     """Constructs the optimizer of a component or a head.
 
     Attributes:
-        config: says which.
-        own_head: the network's own, in the last component.
+        config: says which optimizer, with which settings.
+        own_head: the network's own head, in the last component.
     """
 
     config: TrainConfig
@@ -28,8 +29,8 @@ class OptimizerOf:
 
     def __call__(self, parameters: Iterable[Parameter]) -> Optimizer:
         """Weight decay is for matrices and kernels; biases and normalisation weights go without."""
-        parameters, config = list(parameters), self.config
-        lr, weight_decay = config.of_optimizer("lr"), config.of_optimizer("weight_decay")
+        parameters, config = list(parameters), self.config.optimization
+        lr, weight_decay = self.config.of_optimizer("lr"), self.config.of_optimizer("weight_decay")
         is_own_head = dict.fromkeys(parameters, False) | dict.fromkeys(self.own_head.parameters(), True)
         groups = [
             {
@@ -41,16 +42,23 @@ class OptimizerOf:
             for decays in (True, False)
         ]
         groups = [group for group in groups if group["params"]]
-        if config.optimizer_name == "adamw":
+        if self.config.optimizer_name == "adamw":
             return AdamW(groups, lr=lr, betas=(0.9, 0.95))
         return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0)
 
 
 @dataclass(frozen=True)
 class SchedulerOf:
-    """Constructs the learning-rate schedule of an optimizer. All but "plateau" are stepped after every step."""
+    """Constructs the learning-rate schedule of an optimizer.
 
-    config: TrainConfig
+    Attributes:
+        config: says which schedule.
+        steps_per_epoch: is the unit of warm-up and milestones.
+        n_steps: is the length of the run.
+        maximize: tells whether higher validation scores are better.
+    """
+
+    config: Optimization
     steps_per_epoch: int
     n_steps: int
     maximize: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,8 +14,8 @@ class Display:
     """Shows the progress of a run.
 
     Args:
-        n_steps: of the whole run.
-        done: steps already taken, of a run that is resumed.
+        n_steps: is the length of the whole run.
+        done: is how many steps a resumed run has taken already.
         quiet: shows nothing.
     """
 
@@ -34,14 +33,10 @@ class Display:
         )
         self._task = self._progress.add_task("", total=n_steps, completed=done, loss=float("nan"), rate=0.0)
         self._started = time.monotonic()
-
-    def __enter__(self) -> Display:
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Takes the progress bar away."""
         self._progress.stop()
 
     def step(self, epoch: int, step: int, loss: float, rate: float) -> None:

@@ -1,10 +1,11 @@
-"""The folder of a run: what was asked for, on what it ran, what came out, and where to go on.
+"""The folder of a run holds what was asked for, on what it ran, what came out, and where to go on.
 
 config.json          the full configuration
 environment.json     versions, hardware, the command
 metrics.jsonl        one line per event: train, validation, test
 tensorboard/         the same for TensorBoard
 checkpoints/         the newest, and the one with the best validation score
+trace-rank0.json.gz  with --profile: what a rank did in some steps, for Perfetto or Chrome
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from interlocking_backprop.common.atomic_files import write_text
+from interlocking_backprop.common.fields import flag
 from interlocking_backprop.training.checkpoints import Checkpoints
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
 from interlocking_backprop.version import __version__
@@ -40,6 +42,10 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self._config = path / "config.json"
 
+    def trace(self, rank: int) -> Path:
+        """The file for the trace of a rank."""
+        return self.path / f"trace-rank{rank}.json.gz"
+
     @classmethod
     def new(cls, config: TrainConfig) -> RunFolder:
         """The folder of a new run; nothing is written yet.
@@ -53,7 +59,7 @@ class RunFolder:
         return run
 
     def write(self, config: TrainConfig, files: Mapping[str, str]) -> None:
-        """Writes down what is known at the beginning."""
+        """Begins the folder: the configuration, the environment, and files by name such as a tokenizer."""
         for name, text in files.items():
             write_text(self.path / name, text)
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -61,19 +67,18 @@ class RunFolder:
 
     @classmethod
     def resume(cls, config: TrainConfig) -> RunFolder:
-        """Takes up a run where its last checkpoint was written.
+        """The folder of a run that is to go on.
 
         Raises:
             ValueError: if there is none, or the configuration differs in what the run computes.
         """
         run = cls(config.run_folder)
-        before = run.config()
-        for field, value in vars(before).items():
-            if field not in RESUMABLE_FIELDS and getattr(config, field) != value:
-                flag = field.replace("_", "-")
+        now = config.flat()
+        for name, value in run.config().flat().items():
+            if name not in RESUMABLE_FIELDS and now[name] != value:
                 raise ValueError(
-                    f"--{flag} is {getattr(config, field)}, but the run in {run.path} was begun with {value}; leave "
-                    "the flag out, or begin another run with another --out."
+                    f"{flag(name)} is {now[name]}, but the run in {run.path} was begun with {value}; leave the flag "
+                    "out, or begin another run with another --out."
                 )
         return run
 
@@ -89,7 +94,7 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and command, as every figure should name them."""
+    """Collects versions, hardware and command, which every figure should name."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "interlocking_backprop": __version__,

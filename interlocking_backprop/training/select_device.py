@@ -1,4 +1,4 @@
-"""The device that a flag names."""
+"""From the name of a device to the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def select_device(name: str) -> torch.device:
-    """The device that a flag names; "auto" is an accelerator if there is one.
+    """Finds the device that a flag names; "auto" is an accelerator if there is one, else the CPU.
 
     Raises:
         ValueError: if there is no such device.

@@ -6,9 +6,9 @@ same steps, evaluations and checkpoints. Nobody waits for the others between two
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,23 +20,21 @@ from interlocking_backprop.build import build_model
 from interlocking_backprop.data import batches
 from interlocking_backprop.engine.allocator import keep_freed_memory
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.scheme.phases import SchemePlan
+from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
-from interlocking_backprop.training.divergence import BadLoss, Diverged, first_bad_loss
+from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
 from interlocking_backprop.training.interruption import Interruption, Stopped, interruptible
 from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
 from interlocking_backprop.training.progress import Display
 from interlocking_backprop.training.run_folder import RunFolder
+from interlocking_backprop.training.run_reports import Reports
 from interlocking_backprop.training.select_device import select_device
-from interlocking_backprop.training.stopwatch import Stopwatch
 from interlocking_backprop.training.tasks import Part, build_task
+from interlocking_backprop.training.tracing import traced
 from interlocking_backprop.transport.process_groups import has_ranks
-
-# What rank 0 tells the others with a step, by the model's flag.
-_STOP, _DIVERGED = 1, 2
 
 
 @dataclass
@@ -44,8 +42,8 @@ class Progress:
     """How far a run has come; part of every checkpoint.
 
     Attributes:
-        step: training steps taken.
-        loss_sum: of the steps of the present epoch.
+        step: how many training steps were taken.
+        loss_sum: the sum of the losses of the steps of the present epoch.
         best: the best validation score so far; None before the first.
         state: the model's own counters.
     """
@@ -67,43 +65,44 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        optimization = config.optimization
+        if config.execution.threads:
+            torch.set_num_threads(config.execution.threads)
         self.config = config
-        self.plan = SchemePlan.parse(config.scheme, config.components)
-        self.device = select_device(config.device)
+        self.phases = Phases.parse(config.scheme, config.components)
+        self.device = select_device(config.execution.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.task = build_task(config, self.plan.schemes)
-        self.steps_per_epoch = math.ceil(len(self.task.train) / config.batch_size)
-        if config.epoch_steps:
-            self.steps_per_epoch = min(self.steps_per_epoch, config.epoch_steps)
-        self.n_steps = config.epochs * self.steps_per_epoch
-        if config.max_steps:
-            self.n_steps = min(self.n_steps, config.max_steps)
-        self.scheduler = SchedulerOf(config, self.steps_per_epoch, self.n_steps, self.task.maximize)
+        self.task = build_task(config, self.phases.schemes)
+        self.steps_per_epoch = math.ceil(len(self.task.train) / optimization.batch_size)
+        if optimization.epoch_steps:
+            self.steps_per_epoch = min(self.steps_per_epoch, optimization.epoch_steps)
+        self.n_steps = optimization.epochs * self.steps_per_epoch
+        if optimization.max_steps:
+            self.n_steps = min(self.n_steps, optimization.max_steps)
+        self.scheduler = SchedulerOf(optimization, self.steps_per_epoch, self.n_steps, self.task.maximize)
         self.model: InterlockingBackpropModel = build_model(
             self.task.main_nets,
             self.task.aux_nets,
-            self.plan.at(0),
+            self.phases.at(0),
             OptimizerOf(config, self.task.own_head),
             self.task.loss_function,
             self.scheduler,
-            n_microbatches=config.microbatches,
+            n_microbatches=optimization.microbatches,
             aux_lr_factor=config.of_optimizer("aux_lr_factor"),
-            max_grad_norm=config.max_grad_norm or None,
+            max_grad_norm=optimization.max_grad_norm or None,
             seed=config.seed,
         )
         self.progress = Progress()
 
     def place(self) -> None:
         """Puts the model where it computes: on one device, on a device per component, or on the ranks of torchrun."""
-        config = self.config
+        device, parallelism = self.config.execution.device, self.config.parallelism
         if has_ranks():
-            devices = None if config.device == "auto" else [config.device]
-            self.model.enable_model_parallel(devices, timeout=timedelta(seconds=config.timeout))
-        elif config.devices:
-            self.model.enable_model_parallel(config.devices)
+            devices = None if device == "auto" else [device]
+            self.model.enable_model_parallel(devices, timeout=timedelta(seconds=parallelism.timeout))
+        elif parallelism.devices:
+            self.model.enable_model_parallel(parallelism.devices)
         else:
             self.model.to(self.device)
 
@@ -117,28 +116,90 @@ class Trainer:
             Diverged: if a training loss is not finite.
             ValueError: if the run's folder does not fit.
         """
-        config = self.config
-        run = RunFolder.resume(config) if config.resume else RunFolder.new(config)
+        config, output, model = self.config, self.config.output, self.model
+        run = RunFolder.resume(config) if output.resume else RunFolder.new(config)
         self.place()
-        if self.model.rank == 0 and not config.resume:
+        is_first = model.rank == 0
+        if is_first and not output.resume:
             run.write(config, self.task.files)
-        if config.resume and self.model.gather(run.checkpoints.has("last"))[0]:
+        if output.resume and model.gather(run.checkpoints.has("last"))[0]:
             self.load(run, "last")
-        quiet = config.quiet or self.model.rank > 0
+        step, tensorboard = self.progress.step, config.execution.tensorboard
         with (
-            MetricsLog(run, self.progress.step, tensorboard=config.tensorboard, silent=self.model.rank > 0) as log,
-            Display(self.n_steps, self.progress.step, quiet=quiet) as display,
+            closing(MetricsLog(run, step, tensorboard=tensorboard, silent=not is_first)) as log,
+            closing(Display(self.n_steps, step, quiet=output.quiet or not is_first)) as display,
             interruptible() as interruption,
+            traced(run.trace(model.rank), output.profile, self.n_steps - step) as end_step,
         ):
+            reports = Reports(model, log, display)
             while self.progress.step < self.n_steps:
-                self._epoch(run, log, display, interruption)
-            if self.model.gather(run.checkpoints.has("best"))[0]:
+                self._epoch(run, reports, interruption, end_step)
+            if model.gather(run.checkpoints.has("best"))[0]:
                 self.load(run, "best", weights_only=True)
             scores = self.evaluate("test" if config.test else "validation")
             if config.test:
                 log.write("test", self.progress.step, exits=scores)
-        self.model.shutdown()
+        model.shutdown()
         return scores
+
+    def _epoch(
+        self, run: RunFolder, reports: Reports, interruption: Interruption, end_step: Callable[[], None]
+    ) -> None:
+        """Trains for the rest of the present epoch, and validates."""
+        progress, model = self.progress, self.model
+        epoch, start = divmod(progress.step, self.steps_per_epoch)
+        end = min((epoch + 1) * self.steps_per_epoch, self.n_steps)
+        model.set_scheme(self.phases.at(epoch))
+        model.train()
+        reports.begin_epoch(epoch, progress.loss_sum)
+        for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
+            lr = model.get_lr()
+            # All ranks learn in this step whether rank 0 has a reason to stop after it.
+            model.flag = int(interruption.requested or reports.bad is not None)
+            loss = self._step(inputs, targets)
+            end_step()
+            stops = bool(model.flag) or (model.n_ranks == 1 and interruption.requested)
+            reports.count(loss, self.config.optimization.batch_size if inputs is None else len(targets))
+            if progress.step % self.config.execution.log_every == 0 or progress.step == end or stops:
+                reports.post(progress.step, lr)
+            if stops and progress.step < end:
+                self._finish(reports)
+                self._save(run, is_best=False)
+                raise Stopped(progress.step, self.n_steps)
+        self._finish(reports)
+        self._validate(run, reports, progress.loss_sum / (end - epoch * self.steps_per_epoch))
+        if model.gather(interruption.requested)[0] and progress.step < self.n_steps:
+            raise Stopped(progress.step, self.n_steps)
+
+    def _step(self, inputs: Any, targets: Any) -> Tensor | None:
+        """Takes a training step; returns the network's loss on the rank that has it."""
+        with self.autocast():
+            loss: Tensor | None = self.model.training_step(inputs, targets).result()
+        if not self.scheduler.is_per_epoch:
+            self.model.lr_scheduler_step()
+        self.progress.step += 1
+        return loss
+
+    def _finish(self, reports: Reports) -> None:
+        reports.finish()
+        self.progress.loss_sum = reports.loss_sum
+        if reports.bad is not None:
+            raise Diverged(reports.bad, self.config)
+
+    def _validate(self, run: RunFolder, reports: Reports, loss: float) -> None:
+        """Ends an epoch with this mean loss: validates, steps a plateau schedule, and writes a checkpoint."""
+        exits = self.evaluate("validation")
+        final = exits[-1]
+        assert final is not None
+        score, best = final[self.task.score], self.progress.best
+        if self.scheduler.is_per_epoch:
+            self.model.lr_scheduler_step(score)
+        is_best = best is None or (score > best if self.task.maximize else score < best)
+        if is_best:
+            self.progress.best = score
+        self.progress.loss_sum = 0.0
+        reports.validation(self.progress.step, loss, exits)
+        self._save(run, is_best=is_best)
 
     def evaluate(self, part: Part) -> ExitScores:
         """The metrics of every exit."""
@@ -160,142 +221,33 @@ class Trainer:
         self.progress.state = self.model.counters()
         run.checkpoints.save(self.model, vars(self.progress), is_best=is_best)
 
-    def _epoch(self, run: RunFolder, log: MetricsLog, display: Display, interruption: Interruption) -> None:
-        """The rest of the present epoch, and its validation."""
-        config, progress, model = self.config, self.progress, self.model
-        epoch, start = divmod(progress.step, self.steps_per_epoch)
-        end = min((epoch + 1) * self.steps_per_epoch, self.n_steps)
-        model.set_scheme(self.plan.at(epoch))
-        model.train()
-        stopwatch = Stopwatch()
-        reports = _Reports(self, log, display, epoch)
-        losses: list[Tensor] = []
-        for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
-            lr = model.get_lr()
-            model.flag = reports.flag(interruption)  # all ranks learn rank 0's in this step
-            with self.autocast():
-                loss = model.training_step(inputs, targets).result()
-            if model.n_ranks == 1:
-                model.flag = reports.flag(interruption)
-            if loss is not None:
-                losses.append(loss)
-            if not self.scheduler.is_per_epoch:
-                model.lr_scheduler_step()
-            progress.step += 1
-            stopwatch.count(config.batch_size if inputs is None else len(targets))
-            if progress.step % config.log_every == 0 or progress.step == end or model.flag:
-                reports.add(losses, lr, stopwatch.rate())
-                losses.clear()
-            if model.flag and progress.step < end:
-                reports.finish()
-                self._save(run, is_best=False)
-                raise Stopped(progress.step, self.n_steps)
-        reports.finish()
-        self._end_epoch(run, log, display, epoch, progress.loss_sum / (end - epoch * self.steps_per_epoch), stopwatch)
-        if model.gather(interruption.requested)[0] and progress.step < self.n_steps:
-            raise Stopped(progress.step, self.n_steps)
-
-    def _end_epoch(
-        self, run: RunFolder, log: MetricsLog, display: Display, epoch: int, loss: float, stopwatch: Stopwatch
-    ) -> None:
-        rate = stopwatch.mean_rate()
-        exits = self.evaluate("validation")
-        final = exits[-1]
-        assert final is not None
-        score = final[self.task.score]
-        if self.scheduler.is_per_epoch:
-            self.model.lr_scheduler_step(score)
-        best = self.progress.best
-        is_best = best is None or (score > best if self.task.maximize else score < best)
-        if is_best:
-            self.progress.best = score
-        self.progress.loss_sum = 0.0
-        display.epoch(epoch, self.model.scheme.name, loss, exits, rate)
-        log.write("validation", self.progress.step, epoch=epoch, exits=exits, train_loss=loss)
-        self._save(run, is_best=is_best)
+    def first_batch(self) -> tuple[Any, Any]:
+        """The inputs and targets of the first training step."""
+        return next(iter(self._batches(self.task.train, shuffle=True)))
 
     def _batches(
         self, split: Any, epoch: int = 0, start: int = 0, most: int | None = None, *, shuffle: bool = False
     ) -> Iterable[tuple[Any, Any]]:
         """Batches of a split, from one on, and at most so many; on ranks without data as many pairs of None."""
-        n = math.ceil(len(split) / self.config.batch_size) - start
+        batch_size = self.config.optimization.batch_size
+        n = math.ceil(len(split) / batch_size) - start
         n = n if most is None else min(n, most)
         if self.model.rank > 0:
             return ((None, None) for _ in range(n))
         loader = batches(
             split,
-            self.config.batch_size,
+            batch_size,
             seed=self.config.seed,
             epoch=epoch,
             start=start,
             shuffle=shuffle,
-            num_workers=self.config.workers,
+            num_workers=self.config.execution.workers,
             pin_memory=self.device.type != "cpu",
         )
         return (batch for batch, _ in zip(loader, range(n), strict=False))
 
-    def first_batch(self) -> tuple[Any, Any]:
-        """The inputs and targets of the first training step."""
-        return next(iter(self._batches(self.task.train, shuffle=True)))
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The precision of training steps."""
-        if self.config.autocast == "none":
-            return contextlib.nullcontext()
+        if self.config.optimization.autocast == "none":
+            return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
-
-
-class _Reports:
-    """Training metrics of an epoch on their way to rank 0, which writes and shows them when all are there."""
-
-    def __init__(self, trainer: Trainer, log: MetricsLog, display: Display, epoch: int) -> None:
-        self._trainer, self._log, self._display, self._epoch = trainer, log, display, epoch
-        self._runtime = trainer.model.runtime
-        self._pending: list[tuple[int, float, float]] = []  # steps, their learning rates, and samples per second
-        self._bad: BadLoss | None = None
-
-    def flag(self, interruption: Interruption) -> int:
-        """What the other ranks have to know."""
-        return _DIVERGED if self._bad is not None else _STOP if interruption.requested else 0
-
-    def add(self, losses: list[Tensor], lr: float, rate: float) -> None:
-        """Says what this rank knows of the steps since the last report."""
-        values = torch.stack(losses).double().tolist() if losses else []
-        exits = [None if loss is None else loss.item() for loss in self._trainer.model.exit_losses]
-        step = self._trainer.progress.step
-        self._runtime.post(f"train/{step}", {"losses": values, "exits": exits})
-        self._pending.append((step, lr, rate))
-        self._write()
-
-    def finish(self) -> None:
-        """Waits until everything that was said has been written, on all ranks.
-
-        Raises:
-            Diverged: if there was a loss that is not finite.
-        """
-        trainer = self._trainer
-        trainer.model.gather(None)
-        self._write()
-        trainer.progress.loss_sum, bad = trainer.model.gather((trainer.progress.loss_sum, self._bad))[0]
-        if bad is not None:
-            raise Diverged(bad, trainer.config)
-
-    def _write(self) -> None:
-        if self._trainer.model.rank > 0:
-            return
-        while self._pending:
-            step, lr, rate = self._pending[0]
-            parts = self._runtime.collect(f"train/{step}")
-            if parts is None:
-                return
-            self._pending.pop(0)
-            final = parts[-1]
-            columns = zip(*(part["exits"] for part in parts), strict=True)
-            exits = [next((loss for loss in column if loss is not None), None) for column in columns]
-            loss = sum(losses := final["losses"]) / len(losses)
-            self._bad = self._bad or first_bad_loss(step, losses, exits)
-            self._trainer.progress.loss_sum += sum(losses)
-            self._display.step(self._epoch, step, loss, rate)
-            self._log.write(
-                "train", step, epoch=self._epoch, loss=loss, exit_losses=exits, lr=lr, samples_per_second=rate
-            )

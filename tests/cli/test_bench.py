@@ -73,12 +73,12 @@ def test_it_prints_a_row_for_each_case(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--components", "1"], "--components is (1,); expected at least 2"),
-        (["--components", "0"], "--components is (0,); expected whole numbers of at least 1"),
-        (["--microbatches", "0"], "--microbatches is (0,); expected whole numbers of at least 1"),
+        (["--components", "1"], "--components is 1; expected at least 2"),
+        (["--components", "0"], "--components is 0; expected whole numbers of at least 1"),
+        (["--microbatches", "0"], "--microbatches is 0; expected whole numbers of at least 1"),
         (["--unit", "0"], "--unit is 0.0; expected seconds, above 0 and at most 10"),
         (["--unit", "x"], "Error parsing --unit"),
-        (["--steps", "1"], "--steps is 1; expected at least 2"),
+        (["--steps", "1"], "--steps is 1; expected a whole number of at least 2"),
         (["--schemes", "foo"], "scheme 'foo' is not known"),
         (["--bar"], "Unrecognized options: --bar"),
     ],

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from interlocking_backprop.cli.generate import decoded, main
+from interlocking_backprop.cli.generate import decoded
+from interlocking_backprop.cli.generate import generate as main
 from interlocking_backprop.cli.main import main as ibp
 from interlocking_backprop.text import tokenizer_from_json
 from interlocking_backprop.text.generation import generate
@@ -138,7 +139,7 @@ class TestDecoded:
 
 
 def test_run_of_another_kind(tmp_path):
-    TrainConfig(model="resnet").save(tmp_path / "config.json")
+    TrainConfig().save(tmp_path / "config.json")
     with pytest.raises(ValueError, match="is the run of a resnet; expected one of `ibp train --model transformer`"):
         main([str(tmp_path)])
 

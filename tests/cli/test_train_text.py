@@ -13,6 +13,7 @@ import interlocking_backprop as ib
 from interlocking_backprop.cli.main import main
 from tests.cli.text_runs import arguments
 from tests.ranks.test_torchrun import finished, torchrun
+from tests.training.traces import traced_names
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +83,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(folder, tmp_p
 
 
 def test_two_ranks_report_what_one_device_does(folder, tmp_path):
-    command = ["-m", "interlocking_backprop", *arguments(folder, tmp_path / "run")]
+    command = ["-m", "interlocking_backprop", *arguments(folder, tmp_path / "run", "--profile", "2")]
     code, _, errors = finished(torchrun(*command))
     assert code == 0, errors
     assert events(tmp_path / "run", "validation", "test") == events(folder / "run", "validation", "test")
+    forward = [{n for n in traced_names(tmp_path / "run" / f"trace-rank{r}.json.gz") if "F" in n[1:2]} for r in (0, 1)]
+    assert forward[0] == {"0F0", "0F1"}
+    assert forward[1] == {"1F0", "1F1", "2F0", "2F1"}
 
 
 @pytest.mark.parametrize(

@@ -31,4 +31,4 @@ def results(out: Path) -> list[dict[str, Any]]:
 
 def train_config(**changes: Any) -> TrainConfig:
     fields = {"components": 3, "architecture": "4,2", "aux_architecture": "gbpl_fc", "batch_size": 40, "device": "cpu"}
-    return TrainConfig(**{**fields, **changes})
+    return TrainConfig().replace(**{**fields, **changes})

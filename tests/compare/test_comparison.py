@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
+from interlocking_backprop.cli.compare import read_config
 from interlocking_backprop.cli.main import main
-from interlocking_backprop.compare.config import CompareConfig, read_config
+from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.folder import ComparisonFolder
 from interlocking_backprop.compare.runs import grid
 from interlocking_backprop.training.trainer import Trainer

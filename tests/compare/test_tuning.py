@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from interlocking_backprop.compare.config import TUNE_SEED, read_config
+from interlocking_backprop.cli.compare import read_config
+from interlocking_backprop.compare.config import TUNE_SEED
 from interlocking_backprop.compare.tuning import all_trials
 from interlocking_backprop.training.trainer import Trainer
 from tests.compare.small import compare, rows, train_config
@@ -19,12 +20,12 @@ def test_every_scheme_gets_the_same_trials(tmp_path):
     )
     trials = [trial.config for trials in all_trials(config, 1).values() for trial in trials]
     found = {
-        scheme: [(t.lr, t.aux_lr_factor) for t in trials if t.scheme == scheme]
+        scheme: [(t.optimization.lr, t.optimization.aux_lr_factor) for t in trials if t.scheme == scheme]
         for scheme in ("e2e", "local", "pairwise")
     }
     assert found["local"] == found["pairwise"] == [(1e-6, 1), (1e-6, 5), (0.1, 1), (0.1, 5)]
     assert found["e2e"] == [(1e-6, 1), (0.1, 1)]  # it has no heads
-    assert {(t.seed, t.epochs, t.test) for t in trials} == {(TUNE_SEED, 1, False)}
+    assert {(t.seed, t.optimization.epochs, t.test) for t in trials} == {(TUNE_SEED, 1, False)}
 
 
 def test_the_best_by_validation_is_run(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 
@@ -15,6 +14,7 @@ from interlocking_backprop.training.interruption import Stopped
 from interlocking_backprop.training.metrics_log import read_metrics
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
+from tests.training.traces import traced_names
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def config(out, **changes) -> TrainConfig:
         "quiet": True,
         "out": out,
     }
-    return TrainConfig(**{**fields, **changes})
+    return TrainConfig().replace(**{**fields, **changes})
 
 
 def at_step(trainer: Trainer, step: int, action) -> Trainer:
@@ -179,6 +179,19 @@ def test_autocast_trains(tmp_path):
     assert scores[-1]["loss"] > 0
 
 
+@pytest.mark.parametrize(("max_steps", "n_traced"), [(0, 3), (2, 2)])
+def test_a_trace_holds_the_actions_of_so_many_steps(tmp_path, max_steps, n_traced):
+    """All that there are, in a run that is shorter."""
+    trainer = Trainer(config(tmp_path, scheme="pairwise", epochs=1, max_steps=max_steps, profile=3))
+    trainer.fit()
+    names = traced_names(tmp_path / "trace-rank0.json.gz")
+    assert sum(name.startswith("ProfilerStep#") for name in names) == n_traced
+    actions = [str(action) for order in trainer.model.schedule.actions for action in order]
+    assert {"0F0", "2L1", "0U"} < set(actions)
+    assert {name: names.count(name) for name in actions} == dict.fromkeys(actions, n_traced)
+    assert "profile" not in json.loads((tmp_path / "config.json").read_text())  # a run that goes on is not traced again
+
+
 def test_all_heads_can_be_trained_as_probes(tmp_path):
     scores = Trainer(config(tmp_path, scheme="e2e", heads="all", max_steps=2)).fit()
     assert all(values is not None for values in scores)
@@ -224,5 +237,5 @@ class TestRejected:
 
 
 def test_a_run_folder_is_named_after_what_it_is():
-    assert str(TrainConfig(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
-    assert dataclasses.replace(TrainConfig(), data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"
+    assert str(TrainConfig().replace(scheme="local:2,e2e").run_folder) == "runs/digits-resnet-local_2_e2e-k4-s0"
+    assert TrainConfig().replace(data="hub:a/b").run_folder.name == "hub_a_b-resnet-e2e-k4-s0"

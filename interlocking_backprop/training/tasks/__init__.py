@@ -22,7 +22,7 @@ def build_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
         ValueError: if data or nets cannot be had as asked for.
     """
     # Imported here: each kind of task brings libraries that the other does not need.
-    if config.model == "transformer":
+    if config.network.model == "transformer":
         from interlocking_backprop.training.tasks.text import text_task
 
         task = text_task(config, schemes)
@@ -32,7 +32,7 @@ def build_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
         task = image_task(config, schemes)
     if len(task.main_nets) != config.components:
         raise ValueError(
-            f"--blocks-per-component {config.blocks_per_component} makes {len(task.main_nets)} components, "
+            f"--blocks-per-component {config.network.blocks_per_component} makes {len(task.main_nets)} components, "
             f"--components is {config.components}; make them agree."
         )
     return task

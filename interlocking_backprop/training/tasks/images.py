@@ -36,32 +36,33 @@ def image_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
     Raises:
         ValueError: if data or nets cannot be had as asked for.
     """
+    resnet = config.resnet
     data = load_data(
         config.data_name,
-        config.data_root,
-        validation_fraction=config.share_held_out(0.1),
-        augment=config.augment,
-        image_size=config.image_size,
+        config.execution.data_root,
+        validation_fraction=config.dataset.validation_fraction or 0.1,
+        augment=config.dataset.augment,
+        image_size=config.dataset.image_size,
     )
     preset = _PRESETS.get(config.data_name, _PAPER)
     channels, height, width = data.sample_shape
     is_large = max(height, width) >= 64
     torch.manual_seed(config.seed)
     main_nets, heads = resnet_builder.resnet(
-        config.block,
-        preset.architecture if config.architecture == "auto" else config.architecture,
-        preset.aux_architecture if config.aux_architecture == "auto" else config.aux_architecture,
-        config.components if config.blocks_per_component == "auto" else config.blocks_per_component,
+        resnet.block,
+        preset.architecture if resnet.architecture == "auto" else resnet.architecture,
+        preset.aux_architecture if resnet.aux_architecture == "auto" else resnet.aux_architecture,
+        config.blocks,
         config.data_name,
         data.n_classes,
         in_channels=channels,
         stem="imagenet" if is_large else "cifar",
-        stem_stride=1 if is_large else config.stem_stride or preset.stem_stride,
+        stem_stride=1 if is_large else resnet.stem_stride or preset.stem_stride,
         image_size=max(height, width),
     )
     return Task(
         main_nets=main_nets,
-        aux_nets=needed_heads(heads, schemes, keep_all=config.heads == "all"),
+        aux_nets=needed_heads(heads, schemes, keep_all=config.network.heads == "all"),
         loss_function=F.cross_entropy,
         train=data.train,
         validation=data.validation,

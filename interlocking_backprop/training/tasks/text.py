@@ -25,10 +25,10 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
     """
     data = load_text(
         config.data_name,
-        config.data_root,
-        context=config.context,
-        vocabulary=config.vocabulary,
-        validation_fraction=config.share_held_out(0.05),
+        config.execution.data_root,
+        context=config.transformer.context,
+        vocabulary=config.transformer.vocabulary,
+        validation_fraction=config.dataset.validation_fraction or 0.05,
     )
     torch.manual_seed(config.seed)
     main_nets, heads = transformer_of(config, data.vocabulary_size)
@@ -39,7 +39,7 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
 
     return Task(
         main_nets=main_nets,
-        aux_nets=needed_heads(heads, schemes, keep_all=config.heads == "all"),
+        aux_nets=needed_heads(heads, schemes, keep_all=config.network.heads == "all"),
         loss_function=TokenLoss(),
         train=data.train,
         validation=data.validation,
@@ -54,18 +54,17 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
 
 def transformer_of(config: TrainConfig, vocabulary_size: int) -> tuple[list[nn.Module], list[nn.Module]]:
     """The Transformer that a configuration describes: main nets, and a head for each but the last."""
+    shape = config.transformer
     return transformer(
         vocabulary_size,
-        width=config.width,
-        depth=config.depth,
-        n_heads=config.attention_heads,
-        context=config.context,
-        dropout=config.dropout,
-        positions=config.positions,
-        blocks_per_component=(
-            config.components if config.blocks_per_component == "auto" else config.blocks_per_component
-        ),
-        aux_rank=config.aux_rank or None,
-        chunked_loss=config.chunked_loss,
-        tied=config.tied,
+        width=shape.width,
+        depth=shape.depth,
+        n_heads=shape.attention_heads,
+        context=shape.context,
+        dropout=shape.dropout,
+        positions=shape.positions,
+        blocks_per_component=config.blocks,
+        aux_rank=shape.aux_rank or None,
+        chunked_loss=shape.chunked_loss,
+        tied=shape.tied,
     )

@@ -1,8 +1,6 @@
-"""Tables on the terminal."""
+"""Texts and tables on the terminal."""
 
 from __future__ import annotations
-
-import os
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -10,9 +8,10 @@ from rich.table import Table
 from interlocking_backprop.training.evaluation import ExitScores
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the one that speaks, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+def console(width: int) -> Console:
+    """Standard output; a file or a pipe has no width of its own and gets this one, in characters."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=width)
 
 
 def show(what: RenderableType, *, quiet: bool = False) -> None:
