@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from interlocking_backprop.compare.statistics import CONFIDENCE, Gap, Spread
+import pandas as pd
+
+from interlocking_backprop.compare.statistics import CONFIDENCE
 
 NOTHING = "\u2013"
 LEVEL = f"{100 * CONFIDENCE:g} %"
@@ -30,52 +34,43 @@ class Metric:
 
     @property
     def words(self) -> str:
+        """The name in a sentence."""
         return self.name.replace("_", " ")
 
     @property
     def heading(self) -> str:
-        """Of a column."""
+        """The title of a column."""
         return f"{self.words.capitalize()}{' (%)' if self.is_share else ''}"
 
     @property
     def label(self) -> str:
-        """Of an axis."""
+        """The title of an axis."""
         return f"{self.words} (%)" if self.is_share else f"{self.words}{'' if self.maximize else ' (less is better)'}"
 
     @property
     def factor(self) -> float:
-        """From a score to the number that is shown."""
+        """The factor from a score to the number that is shown."""
         return 100.0 if self.is_share else 1.0
 
     @property
-    def decimals(self) -> int:
-        return 2 if self.is_share else 3
-
-    @property
     def unit(self) -> str:
-        """Of a difference, with a space before it."""
+        """The unit of a difference, with a space before it."""
         return " points" if self.is_share else ""
 
     def number(self, score: float, sign: str = "") -> str:
         """A score, or with sign="+" a difference, without its unit."""
-        return minus(f"{score * self.factor:{sign}.{self.decimals}f}")
+        return minus(f"{score * self.factor:{sign}.{2 if self.is_share else 3}f}")
 
-    def spread(self, value: Spread, *, unit: bool = False) -> str:
-        """Mean ± std."""
-        if value.mean is None:
+    def spread(self, mean: float, std: float) -> str:
+        """Mean ± standard deviation, as far as they are known."""
+        if pd.isna(mean):
             return NOTHING
-        text = self.number(value.mean)
-        if value.std is not None:
-            text += f" ± {self.number(value.std)}"
-        return f"{text} %" if unit and self.is_share else text
+        return self.number(mean) + ("" if pd.isna(std) else f" ± {self.number(std)}")
 
-    def verdict(self, gap: Gap) -> str:
-        """What an interval says: "better", "worse", "no clear difference", or nothing without one."""
-        if gap.low is None or gap.high is None:
-            return ""
-        if gap.low <= 0 <= gap.high:
-            return "no clear difference"
-        return "better" if (gap.mean > 0) == self.maximize else "worse"
+
+def known(value: Any, show: Callable[[Any], str]) -> str:
+    """A value as a function shows it; a dash if it is missing."""
+    return NOTHING if pd.isna(value) else show(value)
 
 
 def minus(text: str) -> str:
@@ -93,23 +88,12 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
-def seconds(value: float) -> str:
-    """A time, in the unit that suits it."""
-    factor, unit = _unit(value)
-    return f"{significant(value * factor)} {unit}"
-
-
-def seconds_spread(value: float, std: float) -> str:
-    """A time and its standard deviation, in one unit."""
-    factor, unit = _unit(value)
-    return f"{significant(value * factor)} ± {significant(std * factor, 2)} {unit}"
-
-
-def _unit(value: float) -> tuple[float, str]:
-    for factor, unit in ((1e6, "µs"), (1e3, "ms"), (1.0, "s")):
-        if value * factor < (999.5 if factor > 1 else 6000):
-            return factor, unit
-    return 1 / 3600, "h"
+def seconds(value: float, std: float | None = None) -> str:
+    """A time in the unit that suits it, with its standard deviation in the same unit."""
+    units = ((1e6, "µs", 999.5), (1e3, "ms", 999.5), (1.0, "s", 6000.0), (1 / 3600, "h", float("inf")))
+    factor, unit = next((factor, unit) for factor, unit, most in units if value * factor < most)
+    spread = "" if std is None else f" ± {significant(std * factor, 2)}"
+    return f"{significant(value * factor)}{spread} {unit}"
 
 
 def size(n_bytes: float) -> str:
@@ -136,14 +120,9 @@ def times(value: float) -> str:
     return f"{value:.2f} \u00d7"
 
 
-def passes(counts: dict[str, float]) -> str:
-    """How often each kind of action is carried out, on average."""
-    return " ".join(f"{kind}\u00a0{plain(count)}" for kind, count in counts.items())
-
-
-def plain(value: float) -> str:
-    """A number without more digits than it takes, and than mean anything."""
-    return f"{value:,.0f}" if value == int(value) else significant(value)
+def times_e2e(value: float) -> str:
+    """A ratio to e2e; empty if it is missing."""
+    return "" if pd.isna(value) else f"{times(value)} e2e"
 
 
 def setting(value: object) -> str:

@@ -1,247 +1,207 @@
-"""The tables of the page."""
+"""The tables of the page: data frames, and how their columns are shown."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from interlocking_backprop.compare.report import formatting as f
-from interlocking_backprop.compare.report.summary import Panel, Row, Summary, is_finished, why_unfinished
-from interlocking_backprop.compare.report.table import EMPTY, Cell, Column, Table
+from interlocking_backprop.compare.report.summary import REFERENCE, Summary, of
+
+# The style sheet has classes of these names, for cells that say so.
+_STYLES = ("better", "worse", "diverged", "failed", "no score", "reference")
 
 
-def results_table(panel: Panel, metric: f.Metric) -> Table:
-    """A row for each scheme: its score, what it costs here, and what it would cost on K devices."""
-    k = panel.components
-    test, here, model = "On the test set", "Measured here, one device", f"Modelled, {k} devices"
-    has_gap = any(row.gap for row in panel.rows)
-    has_profile = any(row.profile for row in panel.rows)
-    has_estimate = any(row.estimate for row in panel.rows)
-    better = "more" if metric.maximize else "less"
-    hint = f"mean ± standard deviation over seeds (n); {better} is better"
-    columns = [Column("Scheme"), Column(metric.heading, test, hint)]
-    if has_gap:
-        columns.append(Column("Gap to e2e", test, f"difference of means and its {f.LEVEL} confidence interval"))
-    if has_profile:
-        columns += [
-            Column("Step", here, "median time of a training step ± standard deviation; how many times that of e2e"),
-            Column("Peak memory", here, "activations, gradients and temporary tensors alive at once"),
-            Column("Passes", here, "actions per step: forward, loss, input gradient, weight gradient, both, …"),
-        ]
-    if has_estimate:
-        columns += [
-            Column("Step", model, "modelled time of a step; units are mean forward times of a component"),
-            Column("Throughput", model, "samples per second, and how many times that of the fastest e2e pipeline"),
-            Column("M", model, "micro-batches per step"),
-            Column("Busy", model, "share of the devices' time in which they compute"),
-            Column("Memory", model, "activations and gradients on the fullest device"),
-            Column("Sent", model, "by all devices together per step"),
-        ]
-    rows = []
-    for row in panel.rows:
-        cells = [Cell(row.scheme, kind="name", scheme=row.scheme), score_cell(row, metric)]
-        if has_gap:
-            cells.append(gap_cell(row, metric))
-        if has_profile:
-            cells += _profile_cells(row)
-        if has_estimate:
-            cells += _estimate_cells(row)
-        rows.append(cells)
-    return Table(f"results-k{k}", f"K = {k} components", columns, rows)
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        field: of the frame that is shown, and by which its rows are sorted.
+        show: makes the text of a cell from the field.
+        note: makes a second, smaller line from the row.
+        hint: what the column means, in a few words.
+        show_row: makes the text from the row in place of ``show``, also where the field is missing.
+        is_text: whether its cells are sentences, not numbers.
+    """
+
+    title: str
+    field: str
+    show: Callable[[Any], str] = str
+    note: Callable[[Any], str] | None = None
+    hint: str = ""
+    show_row: Callable[[Any], str] | None = None
+    is_text: bool = False
+
+    def cell(self, row: Any) -> tuple[str, Any, str, str]:
+        """The text, the number behind it, the note, and a class of the style sheet."""
+        value = getattr(row, self.field)
+        text = self.show_row(row) if self.show_row else f.known(value, self.show)
+        note = self.note(row) if self.note and text != f.NOTHING else ""
+        style = next((word for word in (text, note.split(",")[0]) if word in _STYLES), "")
+        return text, None if isinstance(value, str) or pd.isna(value) else value, note, style
 
 
-def score_cell(row: Row, metric: f.Metric) -> Cell:
-    """Mean ± std (n), and what became of the runs that are not in it."""
-    lost = Counter(run.status for run in row.runs if not is_finished(run))
-    note = ", ".join(f"{count} {status}" for status, count in sorted(lost.items()))
-    if row.score.mean is None:
-        return Cell("no score", None, note or "no runs", "worse")
-    text = metric.spread(row.score)
-    return Cell(f"{text} ({'n = 1' if row.score.n == 1 else row.score.n})", row.score.mean, note)
+class Table(NamedTuple):
+    """A table whose rows are named by their scheme.
+
+    Attributes:
+        name: unique on the page.
+        caption: what it shows.
+        frame: its rows.
+        columns: from left to right, below the headings that they share.
+        rows_are: the heading of the names.
+    """
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    columns: dict[str, Sequence[Column]]
+    rows_are: str = "Scheme"
 
 
-def gap_cell(row: Row, metric: f.Metric) -> Cell:
-    """The difference and its interval."""
-    if row.is_reference:
-        return Cell("reference", 0.0, kind="quiet")
-    if row.gap is None:
-        return EMPTY
-    text = metric.number(row.gap.mean, "+")
-    if row.gap.low is None or row.gap.high is None:
-        return Cell(text, row.gap.mean, "n = 1, no interval")
-    text += f" [{metric.number(row.gap.low, '+')}, {metric.number(row.gap.high, '+')}]"
-    verdict = metric.verdict(row.gap)
-    pairs = f"{row.gap.n} pairs" if row.gap.paired else "not paired"
-    as_many = row.gap.paired and row.gap.n == row.score.n
-    kind = verdict if verdict in ("better", "worse") else ""
-    return Cell(text, row.gap.mean, verdict if as_many else f"{verdict}, {pairs}", kind)
-
-
-def _profile_cells(row: Row) -> list[Cell]:
-    profile, relative = row.profile, row.relative_seconds
-    if profile is None:
-        return [EMPTY] * 3
-    time = f.seconds_spread(profile.step_seconds, profile.step_std)
-    return [
-        Cell(time, profile.step_seconds, "" if relative is None else f"{f.times(relative)} e2e"),
-        Cell(f.size(profile.peak_bytes), profile.peak_bytes),
-        Cell(f.passes(profile.passes), sum(profile.passes.values())),
-    ]
-
-
-def _estimate_cells(row: Row) -> list[Cell]:
-    estimate = row.estimate
-    if estimate is None:
-        return [EMPTY] * 6
+def _units(row: Any) -> str:
     # Where the scheme itself has no estimate, that of a pipeline which trains alike.
-    other = f", {estimate.name}" if estimate.name != row.scheme else ""
-    rate = f.NOTHING if row.throughput is None else f"{f.significant(row.throughput)}/s"
-    return [
-        Cell(f.seconds(estimate.step_seconds), estimate.step_seconds, f"{estimate.units:.2f} units{other}"),
-        Cell(rate, row.throughput, "" if row.speedup is None else f"{f.times(row.speedup)} e2e"),
-        Cell(str(estimate.microbatches), estimate.microbatches),
-        Cell(f.share(estimate.utilization), estimate.utilization),
-        Cell(f.size(estimate.peak_bytes), estimate.peak_bytes, f.count(estimate.peak_graphs, "graph")),
-        Cell(f.size(estimate.sent_bytes), estimate.sent_bytes),
-    ]
+    return f"{row.modelled_units:.2f} units" + ("" if row.modelled_name == row.scheme else f", {row.modelled_name}")
 
 
-def exits_table(panel: Panel, metric: f.Metric) -> Table:
+_RUN = (Column("K", "components"), Column("Seed", "seed"), Column("Status", "status"))
+_RATES = (Column("Learning rate", "lr", "{:g}".format), Column("Factor of the heads", "aux_lr_factor", "{:g}".format))
+_MEASURED = (
+    Column(
+        "Step",
+        "measured_step_seconds",
+        note=lambda row: f.times_e2e(row.measured_step_relative_to_e2e),
+        hint="median time of a training step ± standard deviation; how many times that of e2e",
+        show_row=lambda row: f.seconds(row.measured_step_seconds, row.measured_step_std),
+    ),
+    Column("Peak memory", "measured_peak_bytes", f.size, hint="activations, gradients and temporary tensors at once"),
+    Column("Passes", "passes", lambda passes: passes.replace(":", "\u00a0"), hint="actions per step, by kind"),
+)
+_MODELLED = (
+    Column("Step", "modelled_step_seconds", f.seconds, _units, "units are mean forward times of a component"),
+    Column(
+        "Throughput",
+        "modelled_samples_per_second",
+        lambda rate: f"{f.significant(rate)}/s",
+        lambda row: f.times_e2e(row.modelled_speedup_over_fastest_e2e),
+        "samples per second, and how many times that of the fastest e2e pipeline",
+    ),
+    Column("M", "modelled_microbatches", hint="micro-batches per step"),
+    Column("Busy", "modelled_utilization", f.share, hint="share of the devices' time in which they compute"),
+    Column(
+        "Memory",
+        "modelled_peak_bytes_of_fullest_device",
+        f.size,
+        lambda row: f.count(row.modelled_peak_graphs, "graph"),
+        "activations and gradients on the fullest device",
+    ),
+    Column("Sent", "modelled_sent_bytes", f.size, hint="by all devices together per step"),
+)
+
+
+def results_table(summary: Summary, k: int) -> Table:
+    """A row for each scheme: its score, what it costs here, and what it would cost on K devices."""
+    metric, rows = summary.metric, of(summary.results, k)
+    if rows["gap_to_e2e"].notna().any():
+        # Where rows are sorted, e2e stands at no gap to itself.
+        rows = rows.assign(gap_to_e2e=rows["gap_to_e2e"].mask(rows["scheme"] == REFERENCE, 0.0))
+    score_hint = f"mean ± standard deviation over seeds (n); {'more' if metric.maximize else 'less'} is better"
+    gap_hint = f"difference of means and its {f.LEVEL} confidence interval"
+    score = Column(metric.heading, "mean", note=_lost, hint=score_hint, show_row=partial(_score, metric))
+    gap = Column("Gap to e2e", "gap_to_e2e", note=_certainty, hint=gap_hint, show_row=partial(_gap, metric))
+    columns = {
+        "On the test set": (score, *_known(rows, gap)),
+        "Measured here, one device": _known(rows, *_MEASURED),
+        f"Modelled, {k} devices": _known(rows, *_MODELLED),
+    }
+    return Table(f"results-k{k}", f"K = {k} components", rows, {group: some for group, some in columns.items() if some})
+
+
+def exits_table(summary: Summary, k: int) -> Table:
     """The score of each exit, for those who cannot see the picture."""
-    k = panel.components
-    columns = [Column("Scheme"), *(Column(str(i) if i < k - 1 else f"{i} (network)", "Exit") for i in range(k))]
-    rows = []
-    for row in panel.rows:
-        exits = row.exits or (None,) * k
-        cells = [EMPTY if e is None or e.mean is None else Cell(metric.spread(e), e.mean) for e in exits]
-        rows.append([Cell(row.scheme, kind="name", scheme=row.scheme), *cells])
-    return Table(f"exits-k{k}", f"Test {metric.label} of each exit, K = {k}", columns, rows)
+
+    def text(i: int, row: Any) -> str:
+        return summary.metric.spread(getattr(row, f"exit_{i}_mean"), getattr(row, f"exit_{i}_std"))
+
+    titles = [*map(str, range(k - 1)), f"{k - 1} (network)"]
+    exits = [Column(title, f"exit_{i}_mean", show_row=partial(text, i)) for i, title in enumerate(titles)]
+    caption = f"Test {summary.metric.label} of each exit, K = {k}"
+    return Table(f"exits-k{k}", caption, of(summary.results, k), {"Exit": exits})
 
 
-def baselines_table(panel: Panel, batch_size: int) -> Table | None:
+def pipelines_table(summary: Summary, k: int) -> Table:
     """The pipelines of e2e, and what else was modelled that is no scheme of its own."""
-    chosen = [e for e in panel.estimates if e.scheme == "e2e" or e in panel.baselines]
-    if not chosen:
-        return None
-    columns = [
-        Column("Pipeline"),
-        Column("Step"),
-        Column("Throughput"),
-        Column("M"),
-        Column("Units"),
-        Column("Busy"),
-        Column("Memory", hint="activations and gradients on the fullest device"),
-        Column("Sent"),
-    ]
-    rows = [
-        [
-            Cell(e.name, kind="name"),
-            Cell(f.seconds(e.step_seconds), e.step_seconds),
-            Cell(f"{f.significant(batch_size / e.step_seconds)}/s", batch_size / e.step_seconds),
-            Cell(str(e.microbatches), e.microbatches),
-            Cell(f"{e.units:.2f}", e.units),
-            Cell(f.share(e.utilization), e.utilization),
-            Cell(f.size(e.peak_bytes), e.peak_bytes, f.count(e.peak_graphs, "graph")),
-            Cell(f.size(e.sent_bytes), e.sent_bytes),
-        ]
-        for e in chosen
-    ]
-    k = panel.components
-    return Table(f"pipelines-k{k}", f"Modelled on {k} devices, each with the M that suits it best", columns, rows)
+    rows = _baselines(summary, of(summary.fastest, k), "modelled_name")
+    caption = f"Modelled on {k} devices, each with the M that suits it best"
+    return Table(f"pipelines-k{k}", caption, rows, {"": _MODELLED}, "Pipeline")
 
 
-def profiles_table(panel: Panel) -> Table | None:
+def profiles_table(summary: Summary, k: int) -> Table:
     """What was measured on one device of e2e, and of all that is no scheme of its own."""
-    schemes = {row.scheme for row in panel.rows}
-    chosen = [p for p in panel.profiles if p.scheme == "e2e" or p.name not in schemes]
-    if not chosen:
-        return None
-    columns = [
-        Column("Variant"),
-        Column("M"),
-        Column("Step"),
-        Column("Peak memory"),
-        Column("Passes"),
-        Column("Steps timed"),
-    ]
-    rows = [
-        [
-            Cell(p.name, kind="name", scheme=p.name if p.name in schemes else None),
-            Cell(str(p.microbatches), p.microbatches),
-            Cell(f.seconds_spread(p.step_seconds, p.step_std), p.step_seconds),
-            Cell(f.size(p.peak_bytes), p.peak_bytes),
-            Cell(f.passes(p.passes), sum(p.passes.values())),
-            Cell(str(p.n_steps), p.n_steps),
-        ]
-        for p in chosen
-    ]
-    k = panel.components
-    return Table(f"profiles-k{k}", f"Measured here on one device, K = {k}", columns, rows)
+    rows = _baselines(summary, of(summary.measured, k), "measured_name")
+    columns = (Column("M", "measured_microbatches"), *_MEASURED, Column("Steps timed", "measured_n_steps"))
+    return Table(f"profiles-k{k}", f"Measured here on one device, K = {k}", rows, {"": columns}, "Variant")
 
 
-def tuned_table(summary: Summary) -> Table | None:
-    """Learning rates and factors of the heads, where they differ."""
-    if len({(run.lr, run.aux_lr_factor) for run in summary.runs}) < 2:
-        return None
-    columns = [Column("Scheme"), Column("K"), Column("Learning rate"), Column("Factor of the heads")]
-    rows = []
-    for row in summary.rows:
-        rates, factors = sorted({r.lr for r in row.runs}), sorted({r.aux_lr_factor for r in row.runs})
-        if rates:
-            rows.append(
-                [
-                    Cell(row.scheme, kind="name", scheme=row.scheme),
-                    Cell(str(row.components), row.components),
-                    Cell(", ".join(f"{v:g}" for v in rates), rates[0]),
-                    Cell(", ".join(f"{v:g}" for v in factors), factors[0]),
-                ]
-            )
-    return Table("tuned", "Settings that differ between schemes", columns, rows)
+def tuned_table(summary: Summary) -> Table:
+    """Learning rates and factors of the heads."""
+    rows = summary.runs.drop_duplicates(["scheme", "components", "lr", "aux_lr_factor"])
+    return Table("tuned", "Settings that differ between schemes", rows, {"": (_RUN[0], *_RATES)})
 
 
-def unfinished_table(summary: Summary) -> Table | None:
+def unfinished_table(summary: Summary) -> Table:
     """The runs that did not finish, with their reasons."""
-    rows = [
-        [
-            Cell(run.scheme, kind="name", scheme=run.scheme),
-            Cell(str(run.components), run.components),
-            Cell(str(run.seed), run.seed),
-            Cell(run.status, kind="worse"),
-            Cell(why_unfinished(run), kind="long"),
-        ]
-        for run in summary.unfinished
-    ]
-    columns = [Column("Scheme"), Column("K"), Column("Seed"), Column("Status"), Column("Reason", is_text=True)]
-    caption = f"{len(rows)} of {len(summary.runs)} runs"
-    return Table("unfinished", caption, columns, rows) if rows else None
+    caption = f"{len(summary.unfinished)} of {len(summary.runs)} runs"
+    return Table("unfinished", caption, summary.unfinished, {"": (*_RUN, Column("Reason", "reason", is_text=True))})
 
 
-def runs_table(summary: Summary, metric: f.Metric) -> Table:
+def runs_table(summary: Summary) -> Table:
     """Every run."""
-    columns = [
-        Column("Scheme"),
-        Column("K"),
-        Column("Seed"),
-        Column("Status"),
-        Column(metric.heading),
-        Column("Learning rate"),
-        Column("Factor of the heads"),
-        Column("Steps"),
-        Column("Took"),
-        Column("Folder", is_text=True),
-    ]
-    rows = [
-        [
-            Cell(run.scheme, kind="name", scheme=run.scheme),
-            Cell(str(run.components), run.components),
-            Cell(str(run.seed), run.seed),
-            Cell(run.status, kind="" if is_finished(run) else "worse"),
-            Cell(metric.number(run.score), run.score) if is_finished(run) and run.score is not None else EMPTY,
-            Cell(f"{run.lr:g}", run.lr),
-            Cell(f"{run.aux_lr_factor:g}", run.aux_lr_factor),
-            Cell(f"{run.steps:,}", run.steps),
-            Cell(f.seconds(run.seconds), run.seconds),
-            Cell(run.folder, kind="long"),
-        ]
-        for run in summary.runs
-    ]
-    return Table("runs", "Every run", columns, rows)
+    score = Column(summary.metric.heading, "score", summary.metric.number)
+    took = (Column("Steps", "steps", "{:,}".format), Column("Took", "seconds", f.seconds))
+    columns = (*_RUN, score, *_RATES, *took, Column("Folder", "folder", is_text=True))
+    return Table("runs", "Every run", summary.runs, {"": columns})
+
+
+def _known(rows: pd.DataFrame, *columns: Column) -> list[Column]:
+    """The columns of which anything is known."""
+    return [column for column in columns if rows[column.field].notna().any()]
+
+
+def _baselines(summary: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of e2e and of what is no scheme that was asked for, under their own names."""
+    is_baseline = (rows["scheme"] == REFERENCE) | ~rows[name].isin(summary.comparison.schemes)
+    return rows[is_baseline].assign(scheme=rows[name])
+
+
+def _score(metric: f.Metric, row: Any) -> str:
+    n = "n = 1" if row.n_finished == 1 else row.n_finished
+    return "no score" if pd.isna(row.mean) else f"{metric.spread(row.mean, row.std)} ({n})"
+
+
+def _lost(row: Any) -> str:
+    """What became of the runs that are not in the mean."""
+    other = row.n_runs - row.n_finished - row.n_diverged - row.n_failed
+    counts = {"diverged": row.n_diverged, "failed": row.n_failed, "without a finite score": other}
+    return ", ".join(f"{n} {status}" for status, n in counts.items() if n) or ("" if row.n_runs else "no runs")
+
+
+def _gap(metric: f.Metric, row: Any) -> str:
+    if row.scheme == REFERENCE:
+        return "reference"
+    text, ends = f.known(row.gap_to_e2e, lambda gap: metric.number(gap, "+")), (row.gap_low, row.gap_high)
+    return text if pd.isna(row.gap_low) else f"{text} [{', '.join(metric.number(end, '+') for end in ends)}]"
+
+
+def _certainty(row: Any) -> str:
+    """What the interval of a gap says, and from how many pairs if not from all runs."""
+    if row.scheme == REFERENCE:
+        return ""
+    if pd.isna(row.gap_low):
+        return "n = 1, no interval"
+    pairs = f", {row.gap_n} pairs" if row.gap_n != row.n_finished else ""
+    return f"{row.verdict}{pairs if row.gap_paired else ', not paired'}"
