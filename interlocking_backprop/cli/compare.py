@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +14,7 @@ from interlocking_backprop.cli.main import fail
 from interlocking_backprop.compare.comparison import Comparer, Interrupted
 from interlocking_backprop.compare.config import read_config
 from interlocking_backprop.compare.report import write_report
-from interlocking_backprop.compare.report.formatting import NOTHING, Metric, significant, size
+from interlocking_backprop.compare.report.formatting import NOTHING, significant, size
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.results import Comparison
 
@@ -41,28 +43,29 @@ def main(arguments: Sequence[str]) -> int:
 def table(comparison: Comparison) -> Table:
     """A row for each scheme and number of components."""
     summary = summarize(comparison)
-    metric = Metric(comparison.metric, comparison.maximize)
+    metric = summary.metric
     made = Table(title=f"{metric.label} on the test set, mean ± std (n)", title_justify="left")
     for name in ("scheme", "K", metric.words, "ms a step here", "ms a step on K devices", "M", "peak memory here"):
         made.add_column(name, justify="left" if name == "scheme" else "right")
-    for cells in _cells(summary, metric):
+    for cells in _cells(summary):
         made.add_row(*cells)
     return made
 
 
-def _cells(summary: Summary, metric: Metric) -> list[list[str]]:
-    rows = []
-    for row in summary.rows:
-        profile, estimate = row.profile, row.estimate
-        rows.append(
-            [
-                row.scheme,
-                str(row.components),
-                f"{metric.spread(row.score)} ({row.score.n})",
-                significant(1e3 * profile.step_seconds) if profile else NOTHING,
-                significant(1e3 * estimate.step_seconds) if estimate else NOTHING,
-                str(estimate.microbatches) if estimate else NOTHING,
-                size(profile.peak_bytes) if profile else NOTHING,
-            ]
-        )
-    return rows
+def _cells(summary: Summary) -> list[list[str]]:
+    return [
+        [
+            row.scheme,
+            str(row.components),
+            f"{summary.metric.spread(row.mean, row.std)} ({row.n_finished})",
+            _known(1e3 * row.measured_step_seconds, significant),
+            _known(1e3 * row.modelled_step_seconds, significant),
+            _known(row.modelled_microbatches, str),
+            _known(row.measured_peak_bytes, size),
+        ]
+        for row in summary.results.itertuples()
+    ]
+
+
+def _known(value: Any, show: Callable[[Any], str]) -> str:
+    return NOTHING if pd.isna(value) else show(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping
@@ -10,20 +11,6 @@ from typing import NamedTuple
 from scipy import stats
 
 CONFIDENCE = 0.95
-
-
-class Spread(NamedTuple):
-    """Mean and standard deviation of a few values.
-
-    Attributes:
-        n: how many there are.
-        mean: None without any.
-        std: of the sample (its squares are divided by n - 1); None with fewer than two.
-    """
-
-    n: int
-    mean: float | None
-    std: float | None
 
 
 class Gap(NamedTuple):
@@ -58,12 +45,11 @@ class Gap(NamedTuple):
         return "better" if (self.mean > 0) == maximize else "worse"
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and standard deviation of values, of which there may be one or none."""
+def spread(values: Iterable[float]) -> tuple[int, float, float]:
+    """The number of values, their mean and the sample's standard deviation, which are NaN where values are too few."""
     values = list(values)
-    if not values:
-        return Spread(0, None, None)
-    return Spread(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    mean = statistics.fmean(values) if values else math.nan
+    return len(values), mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def gap(values: Mapping[int, float], reference: Mapping[int, float], confidence: float = CONFIDENCE) -> Gap | None:
@@ -85,7 +71,8 @@ def gap(values: Mapping[int, float], reference: Mapping[int, float], confidence:
     common = sorted(values.keys() & reference.keys())
     a = [values[seed] for seed in common or values]
     b = [reference[seed] for seed in common or reference]
-    n, mean = min(len(a), len(b)), statistics.fmean(a) - statistics.fmean(b)
+    n = min(len(a), len(b))
+    mean = statistics.fmean(x - y for x, y in zip(a, b, strict=True)) if common else spread(a)[1] - spread(b)[1]
     if n < 2:
         return Gap(n, bool(common), mean, None, None)
     with warnings.catch_warnings():

@@ -7,8 +7,8 @@ from interlocking_backprop.compare.statistics import gap, spread
 
 
 def test_spread_has_a_std_from_two_values_on():
-    assert spread([]) == (0, None, None)
-    assert spread([0.5]) == (1, 0.5, None)
+    assert spread([]) == (0, pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True))
+    assert spread([0.5]) == (1, 0.5, pytest.approx(math.nan, nan_ok=True))
     assert spread([1.0, 3.0]) == (2, 2.0, pytest.approx(math.sqrt(2)))
 
 

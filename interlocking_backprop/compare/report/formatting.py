@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from interlocking_backprop.compare.statistics import CONFIDENCE
 
 NOTHING = "\u2013"
+times = "{:.2f} \u00d7".format  # a ratio
 LEVEL = f"{100 * CONFIDENCE:g} %"
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """How a score is shown.
 
     Attributes:
@@ -45,32 +44,24 @@ class Metric:
     @property
     def label(self) -> str:
         """The title of an axis."""
-        return f"{self.words} (%)" if self.is_share else f"{self.words}{'' if self.maximize else ' (less is better)'}"
+        return self.words + (" (%)" if self.is_share else "" if self.maximize else " (less is better)")
 
     @property
     def factor(self) -> float:
         """The factor from a score to the number that is shown."""
         return 100.0 if self.is_share else 1.0
 
-    @property
-    def unit(self) -> str:
-        """The unit of a difference, with a space before it."""
-        return " points" if self.is_share else ""
-
     def number(self, score: float, sign: str = "") -> str:
         """A score, or with sign="+" a difference, without its unit."""
         return minus(f"{score * self.factor:{sign}.{2 if self.is_share else 3}f}")
 
+    def difference(self, scores: float, sign: str = "+") -> str:
+        """A difference with its unit."""
+        return self.number(scores, sign) + (" points" if self.is_share else "")
+
     def spread(self, mean: float, std: float) -> str:
         """Mean ± standard deviation, as far as they are known."""
-        if pd.isna(mean):
-            return NOTHING
-        return self.number(mean) + ("" if pd.isna(std) else f" ± {self.number(std)}")
-
-
-def known(value: Any, show: Callable[[Any], str]) -> str:
-    """A value as a function shows it; a dash if it is missing."""
-    return NOTHING if pd.isna(value) else show(value)
+        return NOTHING if pd.isna(mean) else self.number(mean) + ("" if pd.isna(std) else f" ± {self.number(std)}")
 
 
 def minus(text: str) -> str:
@@ -82,9 +73,7 @@ def minus(text: str) -> str:
 
 def significant(value: float, digits: int = 3) -> str:
     """A number with so many digits that count, never in exponents."""
-    if not value:
-        return "0"
-    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1]) if value else digits
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
@@ -105,9 +94,9 @@ def size(n_bytes: float) -> str:
     return f"{significant(n_bytes)} GiB"
 
 
-def count(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def rate(per_second: float) -> str:
+    """A number of samples per second."""
+    return f"{significant(per_second)}/s"
 
 
 def share(value: float) -> str:
@@ -115,22 +104,17 @@ def share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def times(value: float) -> str:
-    """A ratio."""
-    return f"{value:.2f} \u00d7"
-
-
-def times_e2e(value: float) -> str:
-    """A ratio to e2e; empty if it is missing."""
-    return "" if pd.isna(value) else f"{times(value)} e2e"
+def count(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def setting(value: object) -> str:
     """The value of a flag or of a part of the environment."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {setting(part)}" for key, part in value.items()) or "none"
+        value = [f"{key}: {setting(part)}" for key, part in value.items()]
     if isinstance(value, (list, tuple)):
-        return ", ".join(setting(part) for part in value) or "none"
+        return ", ".join(map(setting, value)) or "none"
     return "none" if value is None or value == "" else str(value)
 
 
@@ -140,8 +124,7 @@ def glue(text: str) -> str:
     return re.sub("(?<=\\d) (?=%|\u00d7|points|samples/s)", "\u00a0", text)
 
 
-def few(names: list[str], most: int = 4) -> str:
+def few(names: Sequence[object], most: int = 4) -> str:
     """Names in a sentence, and how many more there are."""
-    if len(names) > most + 1:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+    *first, last = map(str, names if len(names) <= most + 1 else [*names[:most], f"{len(names) - most} more"])
+    return f"{', '.join(first)} and {last}" if first else last

@@ -73,16 +73,13 @@ def summarize(comparison: Comparison) -> Summary:
     fastest = by_speed.drop_duplicates(["components", "modelled_name"]).sort_index()
     # A scheme is as fast as its own pipeline, or where it has none as the fastest that trains as it does.
     own = by_speed.loc[(by_speed["modelled_name"] != by_speed["scheme"]).sort_values(kind="stable").index]
-    results = pd.DataFrame([_scores(runs, k, scheme, c.maximize) for k, scheme in keys])
+    results = pd.DataFrame([{"metric": c.metric} | _scores(runs, k, scheme, c.maximize) for k, scheme in keys])
     for costs in (measured[measured["measured_name"] == measured["scheme"]], own.drop_duplicates(_KEYS)):
         results = results.join(costs.set_index(_KEYS), on=_KEYS)
     results = results.drop(columns=["measured_name", "modelled_is_best"])
     counts = ["gap_n", "measured_microbatches", "measured_n_steps", "modelled_microbatches", "modelled_peak_graphs"]
     scores = ["mean", "std", "gap_to_e2e", "gap_low", "gap_high"]
     results = results.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(scores, float))
-    # The scores of the exits, of which there are more or fewer, come last.
-    exits = [name for name in results if name.startswith("exit_")]
-    results = results[[*results.columns.drop(exits), *exits]]
     return Summary(c, Metric(c.metric, c.maximize), runs, _curves(runs), measured, modelled, fastest, results)
 
 
@@ -95,36 +92,26 @@ def _frame(kind: type, records: Iterable[Any], prefix: str) -> pd.DataFrame:
 def _runs(c: Comparison, keys: list[tuple[int, str]]) -> pd.DataFrame:
     runs = [r for key in keys for r in sorted(c.runs, key=lambda r: r.seed) if (r.components, r.scheme) == key]
     frame = _frame(RunResult, runs, "").astype({"score": float})
-    frame["is_finished"] = pd.Series([_is_finished(r) for r in runs], dtype=bool)
-    frame["reason"] = [r.reason or _why_unfinished(r) for r in runs]
-    return frame
-
-
-def _is_finished(run: RunResult) -> bool:
-    return run.status == "finished" and run.score is not None and math.isfinite(run.score)
-
-
-def _why_unfinished(run: RunResult) -> str:
-    return f"its test score is {run.score}" if run.status == "finished" else "no reason was recorded"
+    is_finished = [r.status == "finished" and r.score is not None and math.isfinite(r.score) for r in runs]
+    unknown = [f"its test score is {r.score}" if r.status == "finished" else "no reason was recorded" for r in runs]
+    reasons = [r.reason or words for r, words in zip(runs, unknown, strict=True)]
+    return frame.assign(is_finished=pd.Series(is_finished, dtype=bool), reason=reasons)
 
 
 def _scores(runs: pd.DataFrame, k: int, scheme: str, maximize: bool) -> dict[str, Any]:
     """What the runs of a scheme come to."""
-    own = runs[(runs["components"] == k) & (runs["scheme"] == scheme)]
-    done = of(runs[runs["is_finished"]], k)
+    own, done = of(runs[runs["scheme"] == scheme], k), of(runs[runs["is_finished"]], k)
     scores = {name: dict(zip(part["seed"], part["score"], strict=True)) for name, part in done.groupby("scheme")}
     n, mean, std = spread(scores.get(scheme, {}).values())
     difference = None if scheme == REFERENCE else gap(scores.get(scheme, {}), scores.get(REFERENCE, {}))
-    exits = [dict(enumerate(exits)) for exits in done.loc[done["scheme"] == scheme, "exits"]]
-    exits = pd.DataFrame(exits, columns=range(k), dtype=float)
-    exits = exits.where(exits.abs() < math.inf).agg(["mean", "std"])
+    columns = list(zip(*done.loc[done["scheme"] == scheme, "exits"], strict=True)) or [()] * k
+    exits = [spread(v for v in column if v is not None and math.isfinite(v)) for column in columns]
     return {
         "scheme": scheme,
         "components": k,
         "n_runs": len(own),
         "n_finished": n,
-        "n_diverged": sum(own["status"] == "diverged"),
-        "n_failed": sum(own["status"] == "failed"),
+        **{f"n_{status}": sum(own["status"] == status) for status in ("diverged", "failed")},
         "mean": mean,
         "std": std,
         "gap_to_e2e": difference and difference.mean,
@@ -133,9 +120,9 @@ def _scores(runs: pd.DataFrame, k: int, scheme: str, maximize: bool) -> dict[str
         "gap_n": difference and difference.n,
         "gap_paired": difference and difference.paired,
         "verdict": difference and difference.verdict(maximize),
-        "lr": " ".join(map(str, sorted(set(own["lr"])))),
-        "aux_lr_factor": " ".join(map(str, sorted(set(own["aux_lr_factor"])))),
-        **{f"exit_{i}_{name}": exits.at[name, i] for i in range(k) for name in ("mean", "std")},
+        **{name: " ".join(map(str, sorted(set(own[name])))) for name in ("lr", "aux_lr_factor")},
+        **{f"exit_{i}_mean": mean for i, (_, mean, _) in enumerate(exits)},
+        **{f"exit_{i}_std": std for i, (_, _, std) in enumerate(exits)},
     }
 
 
