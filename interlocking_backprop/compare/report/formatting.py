@@ -99,11 +99,6 @@ def rate(per_second: float) -> str:
     return f"{significant(per_second)}/s"
 
 
-def share(value: float) -> str:
-    """A share of 1, in per cent."""
-    return f"{100 * value:.0f} %"
-
-
 def count(number: int, thing: str) -> str:
     """A number of things."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

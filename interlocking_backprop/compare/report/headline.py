@@ -83,15 +83,13 @@ def _finding(summary: Summary, k: int) -> str:
     text += ", the best; there is no e2e to compare with"
     fast = max([best, *rest], key=lambda row: row.rate)
     also = "it is also" if fast is best else f"{fast.scheme} is"
-    return text + (
-        f", and {also} the fastest in the model, at {f.significant(fast.rate)} samples/s" if fast.rate else ""
-    )
+    speed = f", and {also} the fastest in the model, at {f.significant(fast.rate)} samples/s"
+    return text + (speed if fast.rate else "")
 
 
 def _against_reference(rows: list[_Row], metric: f.Metric) -> str:
-    better, level, worse = (
-        [row for row in rows if row.verdict == v] for v in ("better", "no clear difference", "worse")
-    )
+    verdicts = ("better", "no clear difference", "worse")
+    better, level, worse = ([row for row in rows if row.verdict == verdict] for verdict in verdicts)
     near = max(rows, key=lambda row: row.advantage)
     found = f"({_gap(near, metric)}){_speed(near)}"
     if len(level) == len(rows) > 1:
@@ -101,12 +99,10 @@ def _against_reference(rows: list[_Row], metric: f.Metric) -> str:
             return f"{text}others {found}"
         return f"{text}others {found}, and {fast.scheme} is the fastest, {f.times(fast.speedup)} ({_gap(fast, metric)})"
     if not better + level:
-        if len(worse) == len(rows) > 1:
-            return (
-                f"all others are clearly worse than e2e; {near.scheme} comes closest to e2e in {metric.words} {found}"
-            )
-        how = "is clearly worse than" if near in worse else "comes closest to"
-        return f"{near.scheme} {how} e2e in {metric.words} {found}"
+        all_worse = len(worse) == len(rows) > 1
+        how = "is clearly worse than" if near in worse and not all_worse else "comes closest to"
+        text = f"{near.scheme} {how} e2e in {metric.words} {found}"
+        return f"all others are clearly worse than e2e; {text}" if all_worse else text
     # The fastest of those that may be as good as e2e, as far as one can name it in good faith: not one of which a run
     # was lost, nor one whose interval reaches zero only because it is so wide that its mean is below a worse scheme's.
     bound = max((row.advantage for row in worse), default=-math.inf)
@@ -126,10 +122,8 @@ def _gap(row: _Row, metric: f.Metric) -> str:
 
 
 def _speed(row: _Row) -> str:
-    how = (
-        "but is modelled to train at only {} the speed of"
-        if row.speedup < 1
-        else "and is modelled to train {} as fast as"
-    )
+    how = "and is modelled to train {} as fast as"
+    if row.speedup < 1:
+        how = "but is modelled to train at only {} the speed of"
     text = f" {how.format(f.times(row.speedup))} the fastest e2e pipeline ({row.modelled_fastest_e2e})"
     return text if row.speedup else ""

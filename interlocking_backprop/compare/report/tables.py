@@ -160,7 +160,7 @@ _MODELLED = (
     Column("Step", "modelled_step_seconds", f.seconds, _units),
     Column("Throughput", "modelled_samples_per_second", f.rate, _times_e2e("modelled_speedup_over_fastest_e2e")),
     Column("M", "modelled_microbatches"),
-    Column("Busy", "modelled_utilization", f.share),
+    Column("Busy", "modelled_utilization", lambda share: f"{100 * share:.0f} %"),
     Column(
         "Memory",
         "modelled_peak_bytes_of_fullest_device",
