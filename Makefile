@@ -6,13 +6,14 @@ READY := $(VENV)/.ready
 # Workers of pytest; each runs PyTorch on one thread.
 JOBS ?= auto
 
-.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page fashion-mnist format clean
+.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page docs fashion-mnist format clean
 
 help:
 	@echo "make demo           train and compare the schemes on embedded data, a minute or two"
 	@echo "make test           lint, type check and the default tests"
 	@echo "make test-slow      the tests that take minutes"
 	@echo "make test-gpu       the tests that need a CUDA device"
+	@echo "make docs           build the documentation into site/; a broken link or reference is an error"
 	@echo "make fashion-mnist  put Fashion-MNIST into data/ (from Debian's package, without root)"
 	@echo "make check-page     open the demo's page in headless Chromium (PAGE=…, SHOTS=… for others)"
 	@echo "make format         format the code"
@@ -57,6 +58,13 @@ SHOTS ?= runs/screenshots
 check-page: $(READY)
 	$(BIN)/python scripts/check_page.py $(PAGE) --screenshots $(SHOTS)
 
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --strict --clean
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -65,4 +73,4 @@ fashion-mnist:
 	sh scripts/get_fashion_mnist.sh data/fashion-mnist
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -45,11 +45,10 @@ def build_model(
         lr_scheduler_constructor: ``optimizer -> scheduler or None``.
         n_microbatches: M, into how many parts a batch is cut. The gradient is that of the whole batch whatever M is
             (BatchNorm statistics are per micro-batch, as in every pipeline).
-        aux_loss_function: the loss of the auxiliary nets, by default the same function; see `losses` for what it may
-            ask for.
-        aux_optimizer_constructor: optimizer of the auxiliary nets, if they get one of their own.
-        aux_lr_factor: multiplies the auxiliary nets' learning rate. Under Adam heads need more than the rest
-            (docs/schemes.md).
+        aux_loss_function: the loss of the heads, by default the same function. One with a parameter
+            ``component_input`` or ``network_input`` gets x_i or x_0 there, detached.
+        aux_optimizer_constructor: optimizer of the heads, if they get one of their own.
+        aux_lr_factor: multiplies the heads' learning rate. Under Adam heads need more than the rest (docs/schemes.md).
         max_grad_norm: clips each component's gradient, and each head's, to this 2-norm. Weights that components share
             are clipped on their own.
         tied_weights: what becomes of a parameter that several main nets share. "keep": each gets a copy, their

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import ModuleList, Parameter
 
-from interlocking_backprop.engine.batch import batch_size, split
+from interlocking_backprop.engine.batch import Batch, Result, cut
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Packet, Step
+from interlocking_backprop.engine.executor import Visit
 from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
-from interlocking_backprop.engine.tree import Tree, map_tensors
+from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measure import measure_costs
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
-from interlocking_backprop.runtime.one_process import LocalRuntime
+from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
-from interlocking_backprop.runtime.ranks import RankRuntime
+from interlocking_backprop.runtime.ranks import Ranks
+from interlocking_backprop.runtime.runtime import Runtime
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.coefficients import Scheme
@@ -74,7 +76,7 @@ class InterlockingBackpropModel(nn.Module):
         self._n_steps = 0
         self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
         self._known_workload: Workload | None = None
-        self._runtime: LocalRuntime | RankRuntime = LocalRuntime(components, losses, self.ties)
+        self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
 
     @property
@@ -102,8 +104,8 @@ class InterlockingBackpropModel(nn.Module):
         return self._runtime.gather(value)
 
     @property
-    def runtime(self) -> LocalRuntime | RankRuntime:
-        """What carries out the operations."""
+    def runtime(self) -> Runtime:
+        """What carries out training steps and evaluations."""
         return self._runtime
 
     @property
@@ -160,25 +162,23 @@ class InterlockingBackpropModel(nn.Module):
         self._runtime.close()
         if not has_ranks():
             chosen = local_devices(k) if devices is None else checked_devices(devices, k)
-            self._runtime = LocalRuntime(list(self.components), self.losses, self.ties, chosen, costs, max_graphs)
+            self._runtime = OneProcess(list(self.components), self.losses, self.ties, chosen, costs, max_graphs)
             return
         device = None if devices is None else checked_devices(devices, 1)[0]
         facts = model_facts(self.components, self.losses, self.ties, self._scheme, self.n_microbatches)
         components, m = list(self.components), self.n_microbatches
-        self._runtime = RankRuntime(components, self.losses, self.ties, m, facts, device, costs, max_graphs, timeout)
+        self._runtime = Ranks(components, self.losses, self.ties, m, facts, device, costs, max_graphs, timeout)
         self.seed = self._runtime.gather(self.seed)[0]
         self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
-        """Trains on one batch.
+        """Trains on one batch. On ranks other than the first both arguments may be None.
 
         Args:
             inputs: x_0, a tensor or a nested tuple, list or dict of tensors, samples along dimension 0. A batch of
                 fewer samples than ``n_microbatches`` is cut into single samples.
             targets: whatever the losses take as their second argument, samples along dimension 0.
-
-            On ranks other than the first both may be None.
 
         Returns:
             A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other
@@ -190,10 +190,13 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        step = self._step(inputs, targets) if self.rank == 0 else Step(self.seed, self._n_steps, (), ())
-        future, self.flag = self._runtime.train(workload, step, self.flag)
+        key = {"seed": self.seed, "step": self._n_steps, "flag": self.flag}
+        result = self._run(workload, lambda: cut(inputs, targets, self.n_microbatches, self.losses, **key))
         self._n_steps += 1
-        self.exit_losses = [step.losses.get(i) for i in range(len(self.components))]
+        self.flag = result.flag
+        self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
+        future: Future[Any] = Future()
+        future.set_result(self.exit_losses[-1])
         return future
 
     @torch.no_grad()
@@ -202,25 +205,33 @@ class InterlockingBackpropModel(nn.Module):
 
         On several ranks all call this, and the last one gets the output, the others None.
         """
-        return self._runtime.forward(inputs)
+        return self._evaluate(None, inputs, None, [len(self.components) - 1])[-1]
 
     def forward_exits(self, inputs: Tree) -> list[Tree | None]:
-        """The output at every exit: of each auxiliary net, None where there is none, and the network's own, last."""
+        """The output at every exit: of each head, None where there is none, and the network's own, last."""
         return self.map_exits(lambda output, _: output, inputs)
 
     @torch.no_grad()
-    def map_exits(self, function: Callable[[Tree, Tree], Any], inputs: Tree, targets: Tree = None) -> list[Any]:
+    def map_exits(
+        self, function: Visit, inputs: Tree, targets: Tree = None, exits: Collection[int] | None = None
+    ) -> list[Any]:
         """Calls a function with the output at every exit and the targets, there where the exit is.
 
         Args:
             function: of an exit's output and the targets, both on the device of the exit.
             inputs: of the network.
             targets: what the function gets beside each output.
+            exits: the components whose exits count; by default all that have one. Nothing above the last of them runs.
 
         Returns:
             What it returned, for each component; None where there is no head, or where another rank has it.
+
+        Raises:
+            ValueError: if one of the exits is not there.
         """
-        return self._runtime.map_exits(function, inputs, targets)
+        if exits is None:
+            exits = [i for i, is_there in enumerate(self._heads) if is_there]
+        return self._evaluate(function, inputs, targets, exits)
 
     def measure_costs(self, inputs: Tree, targets: Tree, repeats: int = 5) -> Costs:
         """Times what each component does with a micro-batch, on the device where it is, for `enable_model_parallel`.
@@ -296,33 +307,23 @@ class InterlockingBackpropModel(nn.Module):
 
     def _workload(self, scheme: Scheme) -> Workload:
         trainable = tuple(component.is_trainable for component in self.components)
-        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if self._wants_gradient(tie)))
+        nets = [component.main_net for component in self.components]
+        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
         known = self._known_workload
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
             known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
 
-    def _wants_gradient(self, tie: Tie) -> bool:
-        """Whether shared weights are trained.
+    def _evaluate(self, function: Visit | None, inputs: Tree, targets: Tree, exits: Collection[int]) -> list[Any]:
+        k = len(self.components)
+        for i in exits:
+            if not (0 <= i < k and self._heads[i]):
+                known = ", ".join(str(j) for j in range(k) if self._heads[j])
+                raise ValueError(f"exit {i} is asked for; expected one of the exits that are there: {known}.")
+        workload = Workload.evaluation([i in exits for i in range(k)])
+        result = self._run(workload, lambda: Batch((Packet(inputs, targets, None),)), function)
+        return [result.exits.get(i) for i in range(k)]
 
-        Raises:
-            ValueError: if only some of those who hold them say so.
-        """
-        wishes = {self.components[i].main_net.get_parameter(name).requires_grad for i, name in tie.holders}
-        if len(wishes) > 1:
-            raise ValueError(
-                f"the shared weight {tie} wants a gradient in some components and not in others; set requires_grad "
-                "alike in all of them."
-            )
-        return wishes.pop()
-
-    def _step(self, inputs: Tree, targets: Tree) -> Step:
-        """A batch cut into micro-batches, each with its share in every loss."""
-        size = batch_size(inputs)
-        n = min(self.n_microbatches, size)
-        parts = list(zip(split(inputs, n, size), split(targets, n, size), strict=True))
-        asked_for = any(loss.wants_network_input for loss in self.losses)
-        packets = [Packet(x, target, map_tensors(Tensor.detach, x) if asked_for else None) for x, target in parts]
-        sizes = [size // n + (m < size % n) for m in range(n)]
-        shares = {loss: loss.shares([target for _, target in parts], sizes) for loss in set(self.losses)}
-        return Step(self.seed, self._n_steps, packets, [shares[loss] for loss in self.losses])
+    def _run(self, workload: Workload, batch: Callable[[], Batch], visit: Visit | None = None) -> Result:
+        """Carries out a workload on a batch, which is made where the data is."""
+        return self._runtime.run(workload, batch() if self._runtime.reads_data else None, visit)

@@ -1,4 +1,4 @@
-"""ResNets cut into components, with their auxiliary nets, and the way back to one plain ResNet.
+"""ResNets cut into components, with their heads, and the way back to one plain ResNet.
 
 main_nets, aux_nets = resnet("bottleneck", dataset="imagenet", blocks_per_component=4)
 load_plain_state_dict(main_nets, torch.load("resnet50.pth"))      # torchvision's names
@@ -56,9 +56,9 @@ def resnet(
     stem_stride: int = 1,
     image_size: int | None = None,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Builds a ResNet in components, and an auxiliary net for each component but the last.
+    """Builds a ResNet in components, and a head for each component but the last.
 
-    With the same random seed the main nets get the same weights whatever the cut and the auxiliary nets are.
+    With the same random seed the main nets get the same weights whatever the cut and the heads are.
 
     Args:
         block_type: "basic" (ResNet-18, ResNet-34) or "bottleneck" (ResNet-50 and above).
@@ -71,7 +71,7 @@ def resnet(
             few as possible.
         dataset: what the arguments below are taken from where they are not given. Any name will do if all of
             ``n_classes``, ``in_channels``, ``stem`` and ``image_size`` are given.
-        n_classes: how many scores the network and the auxiliary nets return.
+        n_classes: how many scores the network and the heads return.
         in_channels: of the images.
         stem: "cifar" begins with a 3x3 convolution, "imagenet" with a 7x7 one of stride 2 and max-pooling.
         stem_stride: of the 3x3 convolution; 2 makes the whole network about four times as cheap.
@@ -79,7 +79,7 @@ def resnet(
             ``blocks_per_component`` as a number.
 
     Returns:
-        The K main nets and the K - 1 auxiliary nets.
+        The K main nets and the K - 1 heads.
 
     Raises:
         ValueError: if an argument does not fit, with the remedy.

@@ -40,7 +40,7 @@ def load_data(
     image_size: int | None = None,
     seed: int = 0,
 ) -> Data:
-    """Loads a data set; the module's text says which there are and what happens to their images.
+    """Loads a data set; docs/training.md says which there are and what happens to their images.
 
     Args:
         name: one of the forms in `DATA_FORMS`.

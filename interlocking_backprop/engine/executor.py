@@ -1,91 +1,67 @@
-"""Carries out the actions of a schedule, in their order and no other."""
+"""Carries out the actions of a schedule, in their order and no other.
+
+What each action takes part in is found out once, when an executor is made; a step calls, one after another, what has
+been made ready. What a step has at hand meanwhile is a `State`, which begins and ends with it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
+from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.graph import Gradient, Graph, loss_backward
+from interlocking_backprop.engine.graph import Graph, loss_backward
 from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.message import Gradient, Message, Packet, Transport
 from interlocking_backprop.engine.randomness import generator_of, preserved, seed
-from interlocking_backprop.engine.shared_gradients import SharedGradients, SharedTransport
+from interlocking_backprop.engine.shared_gradients import SharedGradients
 from interlocking_backprop.engine.ties import Tie
-from interlocking_backprop.engine.tree import Tree, detached, map_tensors, tensors, to_device, versions
+from interlocking_backprop.engine.tree import Tree, detached, map_tensors, tensors, versions
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.scheme.streams import ComponentWork, Pass, Source, Workload
 
 Place = tuple[int, int]
 """A component and a micro-batch."""
 
-
-class Packet(NamedTuple):
-    """What travels up from component to component with each micro-batch.
-
-    Attributes:
-        activation: the input of the next component.
-        target: what the losses above compare with.
-        network_input: x_0, where a loss above asks for it; else None.
-    """
-
-    activation: Tree
-    target: Tree
-    network_input: Tree
-
-    def to(self, device: torch.device) -> Packet:
-        """The packet on a device."""
-        activation, target, network_input = self
-        return Packet(to_device(activation, device), to_device(target, device), to_device(network_input, device))
+Visit = Callable[[Tree, Tree], Any]
+"""What an evaluation makes of the output at an exit and the targets."""
 
 
-class Transport(SharedTransport, Protocol):
-    """Takes messages to components that are elsewhere, and brings theirs.
-
-    The arguments are those of the action: the component that sends or receives, the micro-batch and the stream.
-    """
-
-    def send_packet(self, i: int, m: int, packet: Packet) -> None:
-        """Sends what component i + 1 needs for its forward pass."""
-
-    def receive_packet(self, i: int, m: int) -> Packet:
-        """Waits for what component i needs for its forward pass."""
-
-    def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
-        """Sends a stream at the input of component i to component i - 1."""
-
-    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
-        """Waits for a stream at the output of component i, whose graph this is."""
-
-
-@dataclass
-class Step:
-    """One training step: what goes in, and the losses that come out.
+class State:
+    """What is at hand while a batch is carried out, by component and micro-batch.
 
     Attributes:
-        seed: the model's; with the number of the step it keys the random numbers.
-        number: how many steps came before.
-        packets: for each micro-batch what component 0 receives; empty where component 0 is elsewhere.
-        weights: for each component the shares of the micro-batches in its loss over the batch; they sum to 1.
-        losses: for each component at hand that computes a loss its mean over the batch, detached.
+        batch: that is carried out.
+        visit: called at the exits of an evaluation.
+        packets: the inputs of forward passes to come.
+        graphs: those alive.
+        at_exit: targets, and outputs in an evaluation, for losses and exits to come.
+        credit: for each place the streams at its input.
+        shared: gradients of shared weights on their way between components at hand.
+        losses: by component, summed up so far.
+        exits: by component, what was made of the output at its exit.
     """
 
-    seed: int
-    number: int
-    packets: Sequence[Packet]
-    weights: Sequence[Sequence[float | Tensor]]
-    losses: dict[int, Tensor] = field(default_factory=dict)
+    def __init__(self, batch: Batch, visit: Visit | None) -> None:
+        self.batch, self.visit = batch, visit
+        self.packets = {(0, m): packet for m, packet in enumerate(batch.packets)}
+        self.graphs: dict[Place, Graph] = {}
+        self.at_exit: dict[Place, Packet] = {}
+        self.credit: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
+        self.shared: dict[Message, Gradient] = {}
+        self.losses: dict[int, Tensor] = {}
+        self.exits: dict[int, Any] = {}
 
 
 class Executor:
     """Carries out actions on the components that are at hand in this process.
-
-    What an action takes part in is found out once, here; a step only calls what has been made ready for each.
 
     Args:
         actions: of one step, in their order.
@@ -110,82 +86,88 @@ class Executor:
         ties: Sequence[Tie] = (),
         transport: Transport | None = None,
     ) -> None:
-        self._work = workload.components
-        self._components = components
-        self._devices = devices
-        self._generators = {i: generator_of(device) for i, device in devices.items()}
-        self._losses = losses
         self.current: Action | None = None
+        self._work = workload.components
+        self._trains = not workload.is_evaluation
+        self._components, self._devices, self._losses = components, devices, losses
+        self._generators = {i: generator_of(device) for i, device in devices.items()}
+        self._shared = SharedGradients(workload, ties, components, transport)
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
-        # What is at hand, by component and micro-batch: inputs, graphs, targets of losses to come, credit from above.
-        self._packets: dict[Place, Packet] = {}
-        self._graphs: dict[Place, Graph] = {}
-        self._losses_due: dict[Place, Packet] = {}
-        self._credit: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
-        self._shared = SharedGradients(workload, ties, components, transport)
-        self._transport = transport
         last_uses = _last_uses(actions, self._work)
-        self._program = [(action, self._made_ready(action, last_uses)) for action in actions]
-        # The most graphs alive at once, to hold against the simulator.
-        self.peak_graphs = 0
+        self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
-    def run(self, step: Step) -> None:
-        """Carries out a step and fills in its losses.
+    def run(self, batch: Batch, visit: Visit | None = None) -> Result:
+        """Carries out a batch.
 
         An exception from a module, a loss or an optimizer passes through as it is. What the step had accumulated is
         dropped then; components that were updated before it stay updated.
+
+        Args:
+            batch: with packets if component 0 is at hand.
+            visit: called with the output at each exit of an evaluation, and the targets.
         """
-        self._packets.update({(0, m): packet for m, packet in enumerate(step.packets)})
+        state = State(batch, visit)
         try:
-            with torch.enable_grad(), preserved(set(self._generators.values())):
-                for action, carry_out in self._program:
-                    self.current = action
-                    carry_out(step)
+            if self._trains:
+                with torch.enable_grad(), preserved(set(self._generators.values())):
+                    self._carry_out(state)
+            else:
+                self._carry_out(state)
         except BaseException:
-            for component in self._components.values():
+            for component in self._components.values() if self._trains else ():
                 component.free_gradients()
             raise
         finally:
             self.current = None
-            for state in (self._packets, self._graphs, self._losses_due, self._credit):
-                state.clear()
-            self._shared.clear()
+        return Result(state.losses, state.exits, batch.flag)
 
-    def _made_ready(self, action: Action, last_uses: Mapping[Action, Sequence[int]]) -> Callable[[Step], None]:
+    def _carry_out(self, state: State) -> None:
+        is_profiled = torch._C._autograd._profiler_enabled()
+        for action, carry_out in self._program:
+            self.current = action
+            if is_profiled:
+                with record_function(str(action)):
+                    carry_out(state)
+            else:
+                carry_out(state)
+
+    def _made_ready(
+        self, action: Action, last_uses: Mapping[Action, Sequence[int]], transport: Transport | None
+    ) -> Callable[[State], None]:
         """What is called to carry out an action."""
-        i, kind, _, stream = action
-        if kind is Kind.UPDATE:
-            return partial(self._update, i)
-        if kind is Kind.REDUCE_GRAD:
-            return partial(self._reduce, i)
-        place = _place(action)
+        i, kind, m, stream = action
+        if m is None:
+            return partial(self._update if kind is Kind.UPDATE else self._reduce, i)
+        place = (i, m)
         if kind in PASSES:
             done = _pass_of(action, self._work[i])
             # A joint pass may be carried out in two: its I, then its W.
             splits = done.kind == "B" and kind is not Kind.FULL_BACKWARD
             return partial(self._backward, place, kind, stream, done.source, splits, last_uses[action])
         if kind is Kind.FORWARD:
-            return partial(self._forward, place)
+            return partial(self._forward if self._trains else self._infer, place)
         if kind is Kind.LOSS:
             return partial(self._loss, place)
-        assert self._transport is not None
+        if kind is Kind.EXIT:
+            return partial(self._exit, place)
+        assert transport is not None
         if kind is Kind.SEND_F:
-            return partial(self._send_forward, self._transport, place)
+            return partial(self._send_forward, transport, Message(i, i + 1, m), (i + 1, m))
         if kind is Kind.RECV_F:
-            return partial(self._receive_forward, self._transport, place)
+            return partial(self._receive_forward, transport, Message(i - 1, i, m), place)
         assert stream is not None
         if kind is Kind.SEND_B:
-            return partial(self._send_backward, self._transport, place, stream)
-        return partial(self._receive_backward, self._transport, place, stream)
+            return partial(self._send_backward, transport, Message(i, i - 1, m, stream), place, stream)
+        return partial(self._receive_backward, transport, Message(i + 1, i, m, stream), (i + 1, m), stream)
 
-    def _forward(self, place: Place, step: Step) -> None:
+    def _forward(self, place: Place, state: State) -> None:
         i, m = place
         work, n_passes = self._work[i], self._n_passes[i]
-        packet = self._packets.pop(place).to(self._devices[i])
+        packet = state.packets.pop(place).to(self._devices[i])
         inputs = packet.activation if work.streams else map_tensors(Tensor.detach, packet.activation)
         before = versions(inputs)
-        seed(self._generators[i], step.seed, step.number, "F", i, m)
+        seed(self._generators[i], state.batch.seed, state.batch.step, "F", i, m)
         if n_passes:
             outputs = self._components[i].main_net(inputs)
         else:
@@ -197,29 +179,45 @@ class Executor:
                 "make its first operation out of place, e.g. ReLU(inplace=False)."
             )
         if n_passes or work.computes_loss:
-            self._graphs[place] = Graph(i, inputs, outputs, n_passes)
-            self.peak_graphs = max(self.peak_graphs, len(self._graphs))
+            state.graphs[place] = Graph(i, inputs, outputs, n_passes)
         if work.computes_loss:
-            self._losses_due[place] = packet
+            state.at_exit[place] = packet
         if i + 1 < len(self._work):
             # What goes to another process is cut off from the graph on the way.
             activation = detached(outputs) if i + 1 in self._components else outputs
-            self._packets[i + 1, m] = Packet(activation, packet.target, packet.network_input)
+            state.packets[i + 1, m] = Packet(activation, packet.target, packet.network_input)
 
-    def _loss(self, place: Place, step: Step) -> None:
+    def _infer(self, place: Place, state: State) -> None:
+        """A forward pass of an evaluation: no graph, and random numbers as they come."""
         i, m = place
-        component, graph, packet = self._components[i], self._graphs[place], self._losses_due.pop(place)
+        packet = state.packets.pop(place).to(self._devices[i])
+        packet = packet._replace(activation=self._components[i].main_net(packet.activation))
+        if self._work[i].evaluates_exit:
+            state.at_exit[place] = packet
+        state.packets[i + 1, m] = packet
+
+    def _exit(self, place: Place, state: State) -> None:
+        i, _ = place
+        packet = state.at_exit.pop(place)
+        output = self._components[i].exit(i, packet.activation)
+        state.exits[i] = output if state.visit is None else state.visit(output, packet.target)
+
+    def _loss(self, place: Place, state: State) -> None:
+        i, m = place
+        component, graph, packet = self._components[i], state.graphs[place], state.at_exit.pop(place)
         wants_gradient = self._work[i].uses_loss_gradient
         exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
-        seed(self._generators[i], step.seed, step.number, "L", i, m)
+        seed(self._generators[i], state.batch.seed, state.batch.step, "L", i, m)
         output = component.exit(i, exit_input)
-        loss = self._losses[i](output, packet.target, map_tensors(Tensor.detach, graph.inputs), packet.network_input)
+        function = self._losses[i]
+        inputs = map_tensors(Tensor.detach, graph.inputs) if function.wants_component_input else None
+        loss = function(output, packet.target, inputs, packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
-        weight = step.weights[i][m]
-        graph.loss_gradient = loss_backward(loss, weight, leaves, component.aux_parameters())
-        weighted = loss.detach() * weight
-        step.losses[i] = step.losses[i] + weighted if m else weighted
-        self._retire(place, graph)
+        share = state.batch.shares[i][m]
+        graph.loss_gradient = loss_backward(loss, share, leaves, component.aux_parameters())
+        part = loss.detach() * share
+        state.losses[i] = state.losses[i] + part if m else part
+        self._retire(place, graph, state)
 
     def _backward(
         self,
@@ -229,10 +227,10 @@ class Executor:
         source: Source,
         splits: bool,
         last_uses: Sequence[int],
-        step: Step,
+        state: State,
     ) -> None:
         i, m = place
-        graph, credit = self._graphs[place], self._credit[i + 1, m]
+        graph, credit = state.graphs[place], state.credit[i + 1, m]
         gradient = graph.gradient(source, credit)
         for used in last_uses:
             if used == _OWN_LOSS:
@@ -241,35 +239,34 @@ class Executor:
                 del credit[used]
         input_gradient = graph.backward(kind, gradient, self._components[i].main_parameters, splits=splits)
         if stream is not None:
-            self._credit[place][stream] = input_gradient
-        self._retire(place, graph)
+            state.credit[place][stream] = input_gradient
+        self._retire(place, graph, state)
 
-    def _reduce(self, i: int, step: Step) -> None:
-        self._shared.give(i)
+    def _reduce(self, i: int, state: State) -> None:
+        self._shared.give(i, state.shared)
 
-    def _update(self, i: int, step: Step) -> None:
-        self._shared.take(i)
+    def _update(self, i: int, state: State) -> None:
+        self._shared.take(i, state.shared)
         self._components[i].update()
 
-    def _send_forward(self, transport: Transport, place: Place, step: Step) -> None:
-        i, m = place
-        transport.send_packet(i, m, self._packets.pop((i + 1, m)))
+    def _send_forward(self, transport: Transport, message: Message, above: Place, state: State) -> None:
+        transport.send(message, state.packets.pop(above))
 
-    def _receive_forward(self, transport: Transport, place: Place, step: Step) -> None:
-        self._packets[place] = transport.receive_packet(*place)
+    def _receive_forward(self, transport: Transport, message: Message, place: Place, state: State) -> None:
+        state.packets[place] = transport.receive(message)
 
-    def _send_backward(self, transport: Transport, place: Place, stream: int, step: Step) -> None:
-        i, m = place
-        transport.send_gradient(i, m, stream, self._credit[place].pop(stream))
+    def _send_backward(self, transport: Transport, message: Message, place: Place, stream: int, state: State) -> None:
+        transport.send(message, state.credit[place].pop(stream))
 
-    def _receive_backward(self, transport: Transport, place: Place, stream: int, step: Step) -> None:
-        i, m = place
-        self._credit[i + 1, m][stream] = transport.receive_gradient(i, m, stream, self._graphs[place])
+    def _receive_backward(
+        self, transport: Transport, message: Message, above: Place, stream: int, state: State
+    ) -> None:
+        state.credit[above][stream] = transport.receive(message)
 
-    def _retire(self, place: Place, graph: Graph) -> None:
+    def _retire(self, place: Place, graph: Graph, state: State) -> None:
         """Lets go of a graph that has served everybody."""
-        if graph.is_used_up and place not in self._losses_due:
-            del self._graphs[place]
+        if graph.is_used_up and place not in state.at_exit:
+            del state.graphs[place]
 
 
 # In the place of a stream: the gradient of the component's own loss.
@@ -279,10 +276,10 @@ _OWN_LOSS = -1
 def _last_uses(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:
     """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
     last: dict[Action, list[int]] = {}
-    used: set[tuple[int, int, int]] = set()
+    used: set[tuple[int, int | None, int]] = set()
     for action in reversed(actions):
         if action.kind in PASSES:
-            i, m = _place(action)
+            i, m = action.component, action.microbatch
             source = _pass_of(action, work[i]).source
             needed = [stream for stream, _ in source.streams] + ([_OWN_LOSS] if source.loss else [])
             last[action] = [stream for stream in needed if (i, m, stream) not in used]
@@ -294,8 +291,3 @@ def _pass_of(action: Action, work: ComponentWork) -> Pass:
     found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
     assert found is not None
     return found
-
-
-def _place(action: Action) -> Place:
-    assert action.microbatch is not None
-    return action.component, action.microbatch

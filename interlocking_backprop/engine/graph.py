@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from interlocking_backprop.engine.message import Gradient
 from interlocking_backprop.engine.split_backward import SplitBackward
 from interlocking_backprop.engine.tree import Tree, tensors
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.scheme.streams import Source
-
-Gradient = list[Tensor]
-"""The gradient of an activation: one tensor for each of its tensors that wants one, in the order of `tensors`."""
 
 
 class Graph:
@@ -110,13 +108,13 @@ class Graph:
 
 
 def loss_backward(
-    loss: Tensor, weight: float | Tensor, leaves: Sequence[Tensor], parameters: Sequence[Parameter]
+    loss: Tensor, share: float | Tensor, leaves: Sequence[Tensor], parameters: Sequence[Parameter]
 ) -> Gradient:
-    """Accumulates ``weight * loss`` into the parameters and returns its gradient at the leaves.
+    """Accumulates ``share * loss`` into the parameters and returns its gradient at the leaves.
 
     Args:
         loss: without dimensions.
-        weight: the micro-batch's share of the batch.
+        share: the micro-batch's share of the batch.
         leaves: the tensors of the component's output, cut off from what is below.
         parameters: those of the auxiliary net.
 
@@ -129,8 +127,8 @@ def loss_backward(
             "item() or no_grad()."
         )
     if leaves or (parameters and loss.requires_grad):
-        seed = torch.ones_like(loss) * weight
-        torch.autograd.backward(loss, seed, inputs=[*parameters, *leaves])
+        gradient = torch.ones_like(loss) * share if isinstance(share, Tensor) else torch.full_like(loss, share)
+        torch.autograd.backward(loss, gradient, inputs=[*parameters, *leaves])
     return [_taken(leaf) for leaf in leaves]
 
 

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.graph import Gradient
+from interlocking_backprop.engine.message import Gradient, Message, Transport
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.scheme.streams import Workload
 
 
-class SharedTransport(Protocol):
-    """Takes gradients of shared weights to components that are elsewhere, and brings theirs."""
-
-    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
-        """Sends what component i has for the weights that it shares with component j."""
-
-    def receive_shared(self, j: int, i: int) -> Gradient:
-        """Waits for what component j has for the weights that it shares with component i."""
-
-
 class SharedGradients:
-    """The gradients of shared weights in a step.
+    """Hands on the gradients of shared weights.
 
     Args:
         workload: the scheme and the network.
@@ -40,28 +29,27 @@ class SharedGradients:
         workload: Workload,
         ties: Sequence[Tie],
         components: Mapping[int, Component],
-        transport: SharedTransport | None,
+        transport: Transport | None,
     ) -> None:
         self._components, self._transport = components, transport
         self._ties = [tie for tie in ties if tie.components in workload.ties]
         self._sharers = {i: workload.sharers(i) for i in components}
-        self._given: dict[tuple[int, int], Gradient] = {}
 
-    def give(self, i: int) -> None:
+    def give(self, i: int, given: dict[Message, Gradient]) -> None:
         """Hands the gradients that component i has to all that share weights with it."""
         for j in sorted({j for tie in self._of(i) for j in tie.components} - {i}):
             gradients = [_gradient(self._weight(i, tie)) for tie in between(self._ties, i, j)]
             if j in self._components:
-                self._given[i, j] = gradients
+                given[Message(i, j)] = gradients
             else:
                 assert self._transport is not None
-                self._transport.send_shared(i, j, gradients)
+                self._transport.send(Message(i, j), gradients)
 
-    def take(self, i: int) -> None:
+    def take(self, i: int, given: dict[Message, Gradient]) -> None:
         """Adds to the gradients of component i's shared weights what the others have, in the order of components."""
         if not self._sharers[i]:
             return
-        received = {j: iter(self._received(j, i)) for j in self._sharers[i] if j != i}
+        received = {j: iter(self._received(j, i, given)) for j in self._sharers[i] if j != i}
         for tie in self._of(i):
             weight = self._weight(i, tie)
             terms = [
@@ -72,15 +60,12 @@ class SharedGradients:
             if terms:
                 weight.grad = sum(terms[1:], start=terms[0].clone())
 
-    def clear(self) -> None:
-        """Forgets what a step that failed has left."""
-        self._given.clear()
-
-    def _received(self, j: int, i: int) -> Gradient:
+    def _received(self, j: int, i: int, given: dict[Message, Gradient]) -> Gradient:
         if j in self._components:
-            return self._given.pop((j, i))
+            return given.pop(Message(j, i))
         assert self._transport is not None
-        return self._transport.receive_shared(j, i)
+        gradients: Gradient = self._transport.receive(Message(j, i))
+        return gradients
 
     def _of(self, i: int) -> list[Tie]:
         return [tie for tie in self._ties if i in tie.components]

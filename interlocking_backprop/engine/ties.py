@@ -34,6 +34,23 @@ class Tie:
         """The weight's name in the main net of a component that holds it."""
         return dict(self.holders)[component]
 
+    def wants_gradient(self, main_nets: Sequence[nn.Module]) -> bool:
+        """Whether the weight is trained.
+
+        Args:
+            main_nets: of all components.
+
+        Raises:
+            ValueError: if only some of the components that hold it say so.
+        """
+        wishes = {main_nets[i].get_parameter(name).requires_grad for i, name in self.holders}
+        if len(wishes) > 1:
+            raise ValueError(
+                f"the shared weight {self} wants a gradient in some components and not in others; set requires_grad "
+                "alike in all of them."
+            )
+        return wishes.pop()
+
     def __str__(self) -> str:
         return " = ".join(f"{name!r} of component {i}" for i, name in self.holders)
 

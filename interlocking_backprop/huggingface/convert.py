@@ -51,7 +51,7 @@ def from_huggingface(
     head_rank: int | None = None,
     tied_weights: Literal["keep", "untie"] = "keep",
 ) -> tuple[list[nn.Module], list[nn.Module | None]]:
-    """Cuts a model into components that share its parameters, and makes an auxiliary net for each but the last.
+    """Cuts a model into components that share its parameters, and makes a head for each but the last.
 
     The first component takes the dict that the model takes (labels go to the loss instead), and the last one returns
     the logits, equal to the model's own to the bit in evaluation mode on a CPU. Keys and values are not cached. The
@@ -64,10 +64,10 @@ def from_huggingface(
         by: what the cut balances, see `partition`. The default is the same on every machine.
         sample_inputs: inputs as in training, which "time" and "activations" are measured on; the other measures take a
             sample that is made from the configuration if there is none here.
-        aux_nets: "copies" makes each auxiliary net a copy of the model's own head, e.g. the last normalisation and the
+        aux_nets: "copies" makes each head a copy of the model's own head, e.g. the last normalisation and the
             projection to the vocabulary, or pooling and classifier. Or a function from the index of a component, and
-            what it returns on the sample (a dict with "hidden_states"), to its auxiliary net or None. None for none.
-        head_rank: projections to the vocabulary in auxiliary nets go through so many channels, and are new; by default
+            what it returns on the sample (a dict with "hidden_states"), to its head or None. None for none.
+        head_rank: projections to the vocabulary in these heads go through so many channels, and are new; by default
             they are in full, which is a good part of a small language model.
         tied_weights: of a model whose head is the weight of its embedding. "keep": both ends hold the same Parameter,
             which `build_model` keeps tied: two equal ones from then on, until ``hf_model.tie_weights()`` after training

@@ -29,7 +29,7 @@ class CausalLMLoss:
         return self.token_loss(logits, self._shifted(labels))
 
     def n_samples(self, labels: Tensor) -> Tensor:
-        """How many labels count: the weight of this loss beside those of other micro-batches."""
+        """How many labels count, which makes the share of this micro-batch in the mean."""
         return self.token_loss.n_samples(self._shifted(labels))
 
     def _shifted(self, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Auxiliary nets for convolutional components: the small heads that turn a component's output into class scores.
+"""Heads for convolutional components: small nets that turn a component's output into class scores.
 
 (Not ``aux.py``: Windows reserves that name, and a repository with it cannot be checked out there.)
 """
@@ -11,7 +11,7 @@ from interlocking_backprop.nets.grammar import parse_aux_net
 
 
 def build_aux_net(arch: str, in_channels: int, n_classes: int) -> nn.Sequential:
-    """Builds an auxiliary net from its string.
+    """Builds a head for images (N, C, H, W) from its string; it returns class scores (N, n_classes).
 
     Args:
         arch: layers between underscores, e.g. ``conv128_bn_conv64_bn_gbpl_fc``. ``conv<channels>`` is a 3x3 convolution

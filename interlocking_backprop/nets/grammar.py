@@ -1,7 +1,7 @@
-"""The strings that describe a ResNet, its auxiliary nets and its cut, and errors that point at the place.
+"""The strings that describe a ResNet, its heads and its cut, and errors that point at the place.
 
     architecture           64,3/128,4/256,6/512,3            planes,blocks of each superblock
-    auxiliary net          conv128_bn_conv64_bn_gbpl_fc      layer by layer, from the component's output on
+    head                   conv128_bn_conv64_bn_gbpl_fc      layer by layer, from the component's output on
     blocks per component   1,1,rest                          counts in the order of depth, the last one "rest"
 
 They are read once here, into plain data, so that nothing is built from a string that turns out wrong further on.
@@ -22,7 +22,7 @@ class Superblock(NamedTuple):
 
 
 class AuxLayer(NamedTuple):
-    """One word of an auxiliary net's string; ``channels`` is that of a convolution, 0 for the others."""
+    """One word of a head's string; ``channels`` is that of a convolution, 0 for the others."""
 
     kind: Literal["conv", "bn", "gbpl", "fc"]
     channels: int = 0
@@ -46,7 +46,7 @@ def parse_architecture(text: str) -> tuple[Superblock, ...]:
 
 
 def parse_aux_net(text: str) -> tuple[AuxLayer, ...]:
-    """Reads the layers of an auxiliary net, e.g. ``conv128_bn_gbpl_fc``.
+    """Reads the layers of a head, e.g. ``conv128_bn_gbpl_fc``.
 
     ``conv<channels>`` and ``bn`` in any number and order, then ``gbpl`` (global average pooling) and ``fc``.
 

@@ -81,7 +81,8 @@ def partition(
     """Cuts a row of blocks into components such that the dearest one is as cheap as possible.
 
     The blocks are run on the sample, and left as they were: mode, buffers, gradients, random numbers. No cut is made
-    right before a block that changes its input in place, because that would be the output of another component.
+    right before a block that changes its input in place, because that would be the output of another component. A
+    parameter that blocks of several components share stays so; see ``tied_weights`` of `build_model`.
 
     Args:
         blocks: an ``nn.Sequential``, or modules each of which takes what the one before returns, be it a tensor or a
@@ -91,8 +92,6 @@ def partition(
         by: what is balanced. "time" is measured, forward and backward, in training mode; it differs a little from run
             to run, and under torchrun rank 0's measurement goes for all. "parameters" and "activations" are bytes.
             "flops" are those of a forward pass: no measurement, the same cut everywhere.
-
-    A parameter that blocks of several components share stays so; see ``tied_weights`` of `build_model`.
 
     Raises:
         ValueError: if an argument does not fit, with the remedy.

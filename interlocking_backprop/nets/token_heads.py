@@ -1,8 +1,8 @@
 """The head of a language model: from a component's output to a score for every token of the vocabulary.
 
-The network ends in one, and each auxiliary net is one. With a large vocabulary it is a good part of a component's cost
-and most of its memory, hence two forms that are leaner: a low rank r makes ``C x V`` weights ``C x r + r x V``, and
-with ``chunked_loss`` the logits are left to the loss, which computes them a few positions at a time.
+The network ends in one, and so may every component before the last. With a large vocabulary it is a good part of a
+component's cost and most of its memory, hence two forms that are leaner: a low rank r makes ``C x V`` weights ``C x r +
+r x V``, and with ``chunked_loss`` the logits are left to the loss, which computes them a few positions at a time.
 
 Legend: B batch, T tokens, C channels, V size of the vocabulary, r rank.
 """

@@ -1,4 +1,4 @@
-"""Transformer language models cut into components, with their auxiliary nets, and the way back to one plain net.
+"""Transformer language models cut into components, with their heads, and the way back to one plain net.
 
 main_nets, aux_nets = transformer(257, width=256, depth=12, blocks_per_component=4)
 model = ib.build_model(main_nets, aux_nets, ib.nwise(4, 3), optimizer_constructor, TokenLoss())
@@ -39,11 +39,11 @@ def transformer(
     chunked_loss: bool = False,
     tied: bool = False,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Builds a Transformer in components, and an auxiliary net for each component but the last.
+    """Builds a Transformer in components, and a head for each component but the last.
 
     It takes token ids (batch, tokens), int64, and returns logits (batch, tokens, vocabulary_size): at each position
     those of the next token. With the same random seed the main nets get the same weights whatever the cut and the
-    auxiliary nets are.
+    heads are.
 
     Args:
         vocabulary_size: how many tokens there are.
@@ -57,15 +57,16 @@ def transformer(
         blocks_per_component: the number of components, which are then cut such that the one with the most
             floating-point operations has as few as possible. Or how many blocks each component takes, the last one
             "rest": ``"3,3,rest"``. The embedding counts as the first block, the head as the last.
-        aux_rank: auxiliary nets project to the vocabulary through so many channels; None for a projection in full.
+        aux_rank: the heads of inner components project to the vocabulary through so many channels; None for a
+            projection in full.
         chunked_loss: in training mode the heads return features and weights, of which `TokenLoss` makes logits a few
             positions at a time. Saves memory where the vocabulary is larger than the width. In evaluation mode they
             return logits all the same.
-        tied: the head's projection is the weight of the embedding, which `build_model` keeps so (at a price, see its
-            ``tied_weights``). Auxiliary nets have weights of their own.
+        tied: the projection of the network's own head is the weight of the embedding, which `build_model` keeps so (at
+            a price, see its ``tied_weights``). The heads of inner components have weights of their own.
 
     Returns:
-        The K main nets and the K - 1 auxiliary nets.
+        The K main nets and the K - 1 heads.
 
     Raises:
         ValueError: if an argument does not fit, with the remedy.

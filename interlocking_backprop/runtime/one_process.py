@@ -7,20 +7,18 @@ no threads to contend for the interpreter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Executor, Packet, Step
-from interlocking_backprop.engine.graph import Gradient, Graph
+from interlocking_backprop.engine.executor import Executor, Visit
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.ties import Tie
-from interlocking_backprop.engine.tree import Tree, to_device
-from interlocking_backprop.runtime.transfer import Transfer
+from interlocking_backprop.runtime.transfer import DeviceTransport
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.list_scheduling import list_schedule
@@ -31,15 +29,15 @@ from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.scheme.streams import Workload
 
 
-class _Plan(NamedTuple):
-    workload: Workload
-    devices: list[torch.device]
+class Program(NamedTuple):
+    """What is carried out for one kind of batch."""
+
     schedule: Schedule
     executor: Executor
 
 
-class LocalRuntime:
-    """Runs a model in one process.
+class OneProcess:
+    """Runs a model in one process; a `Runtime`.
 
     Args:
         components: all of them.
@@ -49,6 +47,10 @@ class LocalRuntime:
         costs: what the order is found for, with a device per component.
         max_graphs: bounds the graphs alive on a device.
     """
+
+    rank = 0
+    n_ranks = 1
+    reads_data = True
 
     def __init__(
         self,
@@ -61,10 +63,14 @@ class LocalRuntime:
     ) -> None:
         self._components, self._losses, self._ties = components, losses, ties
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
-        self._plans: dict[int, _Plan] = {}
+        self._program = lru_cache(maxsize=16)(self._made)
         self._posts: dict[str, Any] = {}
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
+
+    @property
+    def local_components(self) -> list[int]:
+        return list(range(len(self._components)))
 
     def devices(self) -> list[torch.device]:
         """The device of each component; one without parameters is where the one below it is."""
@@ -78,108 +84,48 @@ class LocalRuntime:
             filled.append(device)
         return filled
 
-    @property
-    def rank(self) -> int:
-        """The only one."""
-        return 0
-
-    @property
-    def n_ranks(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def local_components(self) -> list[int]:
-        """All."""
-        return list(range(len(self._components)))
-
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        """The schedule of a step."""
-        return self._plan(workload, n_microbatches).schedule
+        return self._program(workload, n_microbatches, tuple(self.devices())).schedule
 
-    def train(self, workload: Workload, step: Step, flag: int) -> tuple[Future[Tensor], int]:
-        """Carries out a step; returns its loss and the flag."""
-        self._plan(workload, len(step.packets)).executor.run(step)
-        future: Future[Tensor] = Future()
-        future.set_result(step.losses[len(self._components) - 1])
-        return future, flag
-
-    def forward(self, inputs: Tree) -> Tree:
-        """The output of the last component."""
-        for component, device in zip(self._components, self.devices(), strict=True):
-            inputs = component.main_net(to_device(inputs, device))
-        return inputs
-
-    def map_exits(self, function: Callable[[Tree, Tree], Any], inputs: Tree, target: Tree) -> list[Any]:
-        """``function(output, target)`` at every exit."""
-        results: list[Any] = []
-        for i, (component, device) in enumerate(zip(self._components, self.devices(), strict=True)):
-            inputs = component.main_net(to_device(inputs, device))
-            if component.aux_net is None and i < len(self._components) - 1:
-                results.append(None)
-            else:
-                results.append(function(component.exit(i, inputs), to_device(target, device)))
-        return results
+    def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
+        assert batch is not None  # the only process reads the data
+        program = self._program(workload, batch.n_microbatches, tuple(self.devices()))
+        return program.executor.run(batch, visit)
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks."""
         return [value]
 
     def post(self, key: str, value: Any) -> None:
-        """Leaves a value for `collect`."""
         self._posts[key] = value
 
     def collect(self, key: str) -> list[Any] | None:
-        """What every rank has left under a key; None if some have not yet."""
         return [self._posts.pop(key)] if key in self._posts else None
 
     def close(self) -> None:
         """There is nothing to end."""
 
-    def _plan(self, workload: Workload, n_microbatches: int) -> _Plan:
-        known, devices = self._plans.get(n_microbatches), self.devices()
-        if known is not None and known.workload == workload and known.devices == devices:
-            return known
+    def _made(self, workload: Workload, n_microbatches: int, devices: tuple[torch.device, ...]) -> Program:
         transport = None
         if self._devices is None:
             schedule = depth_first(workload, n_microbatches)
             actions: Sequence[Action] = schedule.actions[0]
+        elif workload.is_evaluation:
+            schedule = depth_first(workload, n_microbatches, range(workload.n_components))
+            actions = merged_order(schedule)
+            transport = DeviceTransport(devices)
         else:
             placement = range(workload.n_components)
             schedule = list_schedule(workload, n_microbatches, placement, self._costs, self._max_graphs)
             actions = merged_order(schedule, self._costs)
-            transport = LocalTransport(self._devices)
+            transport = DeviceTransport(devices)
         validate(schedule)
-        components = dict(enumerate(self._components))
-        places = dict(enumerate(devices))
-        executor = Executor(actions, workload, components, places, self._losses, self._ties, transport)
-        plan = self._plans[n_microbatches] = _Plan(workload, devices, schedule, executor)
-        return plan
-
-
-class LocalTransport:
-    """Messages between devices of one process: copies, begun where they are sent and waited for where they are used."""
-
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self._devices = devices
-        self._on_the_way: dict[tuple[int, int, int], Transfer] = {}
-
-    def send_packet(self, i: int, m: int, packet: Packet) -> None:
-        self._on_the_way[i + 1, m, -1] = Transfer(packet, self._devices[i + 1])
-
-    def receive_packet(self, i: int, m: int) -> Packet:
-        packet: Packet = self._on_the_way.pop((i, m, -1)).result()
-        return packet
-
-    def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
-        self._on_the_way[i - 1, m, stream] = Transfer(gradient, self._devices[i - 1])
-
-    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
-        gradient: Gradient = self._on_the_way.pop((i, m, stream)).result()
-        return gradient
-
-    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
-        raise AssertionError("all components are at hand")
-
-    def receive_shared(self, j: int, i: int) -> Gradient:
-        raise AssertionError("all components are at hand")
+        executor = Executor(
+            actions,
+            workload,
+            dict(enumerate(self._components)),
+            dict(enumerate(devices)),
+            self._losses,
+            self._ties,
+            transport,
+        )
+        return Program(schedule, executor)

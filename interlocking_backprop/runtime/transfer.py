@@ -1,4 +1,4 @@
-"""Copies between accelerators that hold up neither: on streams of their own, ordered by events.
+"""Messages between the devices of one process: copies that hold up neither, on streams of their own, ordered by events.
 
 An ordinary ``tensor.to(device)`` between two GPUs runs on the current streams of both, so the sender would wait until
 the receiver has done all that it has been given, and the other way round.
@@ -7,11 +7,31 @@ the receiver has done all that it has been given, and the other way round.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from interlocking_backprop.engine.message import Message
 from interlocking_backprop.engine.tree import Tree, map_tensors, tensors, to_device
+
+
+class DeviceTransport:
+    """Copies, begun where they are sent and waited for where they are used; a `Transport`.
+
+    Args:
+        devices: of each component.
+    """
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._devices = devices
+        self._on_the_way: dict[Message, Transfer] = {}
+
+    def send(self, message: Message, value: Tree) -> None:
+        self._on_the_way[message] = Transfer(value, self._devices[message.target])
+
+    def receive(self, message: Message) -> Tree:
+        return self._on_the_way.pop(message).result()
 
 
 class Transfer:

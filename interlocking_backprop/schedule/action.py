@@ -1,8 +1,9 @@
 """One action of a schedule, in the words and strings of ``torch.distributed.pipelining``.
 
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
-gradients (``2L0``), the optimizer update (``2U``) and, since several gradients can cross a boundary, the index of the
-credit stream behind a dot, left out where it is 0 (``2I0``, ``2I0.1``, ``2SEND_B0.1``).
+gradients (``2L0``), the optimizer update (``2U``), the evaluation of what comes out at an exit (``2E0``) and, since
+several gradients can cross a boundary, the index of the credit stream behind a dot, left out where it is 0 (``2I0``,
+``2I0.1``, ``2SEND_B0.1``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Kind(str, Enum):
     BACKWARD_WEIGHT = "W"
     FULL_BACKWARD = "B"
     UPDATE = "U"
+    EXIT = "E"
     SEND_F = "SEND_F"
     RECV_F = "RECV_F"
     SEND_B = "SEND_B"
@@ -79,7 +81,7 @@ class Action(NamedTuple):
         """The reverse of ``str(action)``.
 
         Raises:
-            ValueError: if the text is not of the form [component][kind][micro-batch][.stream], e.g. ``2F0``.
+            ValueError: if the text is not of the form ``[component][kind][micro-batch][.stream]``, e.g. ``2F0``.
         """
         match = _ACTION.fullmatch(text.strip())
         if match:

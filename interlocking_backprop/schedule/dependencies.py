@@ -50,7 +50,11 @@ class Dependencies:
     def compute(self, i: int, m: int) -> Iterator[Action]:
         """What component i computes for micro-batch m."""
         work = self.workload.components[i]
+        if work.is_idle:
+            return
         yield Action(i, Kind.FORWARD, m)
+        if work.evaluates_exit:
+            yield Action(i, Kind.EXIT, m)
         if work.computes_loss:
             yield Action(i, Kind.LOSS, m)
         for p in work.passes:
@@ -62,7 +66,7 @@ class Dependencies:
 
     def _messages(self, i: int, m: int) -> Iterator[Action]:
         """The messages between components i and i + 1, both ends."""
-        if self.crosses(i):
+        if self.crosses(i) and not self.workload.components[i + 1].is_idle:
             yield Action(i, Kind.SEND_F, m)
             yield Action(i + 1, Kind.RECV_F, m)
             for s in range(len(self.workload.components[i + 1].streams)):
@@ -76,7 +80,7 @@ class Dependencies:
             if i == 0:
                 return []
             return [Action(i, Kind.RECV_F, m) if self.crosses(i - 1) else Action(i - 1, Kind.FORWARD, m)]
-        if kind in (Kind.LOSS, Kind.SEND_F):
+        if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F):
             return [Action(i, Kind.FORWARD, m)]
         if kind is Kind.RECV_F:
             return [Action(i - 1, Kind.SEND_F, m)]

@@ -10,24 +10,32 @@ one component's weight gradients:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.messages import with_messages
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
 
-def depth_first(workload: Workload, n_microbatches: int = 1) -> Schedule:
-    """The schedule for one process that holds all components.
+def depth_first(workload: Workload, n_microbatches: int = 1, placement: Sequence[int] | None = None) -> Schedule:
+    """The depth-first schedule.
 
     Args:
         workload: the scheme and the network.
         n_microbatches: M; micro-batches run one after another.
+        placement: for each component its rank; by default one process holds them all. On several ranks each carries
+            out its part of the same order, which is right for forward passes alone; for training `list_schedule` finds
+            better ones.
     """
-    actions = [
-        action for m in range(n_microbatches) for action in _microbatch(workload, m, is_last=m == n_microbatches - 1)
-    ]
-    return Schedule(workload, n_microbatches, (0,) * workload.n_components, (tuple(actions),))
+    placement = (0,) * workload.n_components if placement is None else tuple(placement)
+    orders: list[list[Action]] = [[] for _ in range(placement[-1] + 1)]
+    for m in range(n_microbatches):
+        for action in _microbatch(workload, m, is_last=m == n_microbatches - 1):
+            orders[placement[action.component]].append(action)
+    actions = with_messages(orders, Dependencies(workload, n_microbatches, placement))
+    return Schedule(workload, n_microbatches, placement, actions)
 
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:
@@ -35,7 +43,11 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
     waiting: list[int] = []
     reduced: set[int] = set()
     for front, work in enumerate(components):
+        if work.is_idle:
+            return
         yield Action(front, Kind.FORWARD, m)
+        if work.evaluates_exit:
+            yield Action(front, Kind.EXIT, m)
         if work.computes_loss:
             yield Action(front, Kind.LOSS, m)
         for i in range(front, -1, -1):

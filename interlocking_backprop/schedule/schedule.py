@@ -65,6 +65,7 @@ class Schedule:
             "heads": workload.heads,
             "trainable": workload.trainable,
             "ties": workload.ties,
+            "is_evaluation": workload.is_evaluation,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -85,7 +86,13 @@ class Schedule:
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
             ties = tuple(map(tuple, fields["ties"]))
             return cls(
-                workload=Workload(scheme, tuple(fields["heads"]), tuple(fields["trainable"]), ties),
+                workload=Workload(
+                    scheme,
+                    tuple(fields["heads"]),
+                    tuple(fields["trainable"]),
+                    ties,
+                    is_evaluation=fields.get("is_evaluation", False),
+                ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
                 actions=tuple(tuple(map(Action.from_str, actions)) for actions in fields["actions"]),

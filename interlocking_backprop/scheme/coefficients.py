@@ -1,8 +1,8 @@
 """Which loss trains which component: the matrix of loss coefficients.
 
-A scheme is an upper-triangular K x K matrix C. Component i descends ``sum_j C[i, j] * loss_j``, where loss j is the
-auxiliary loss at the output of component j, and loss K-1 the loss of the whole network. The schemes of Gomez et al.
-(JMLR 23(171), 2022, section 3) are the constructors below; any other is written as the matrix itself.
+A scheme is an upper-triangular K x K matrix C. Component i descends ``sum_j C[i, j] * loss_j``, where loss j is that
+of the head at component j, and loss K-1 the loss of the whole network. The schemes of Gomez et al. (JMLR
+23(171), 2022, section 3) are the constructors below; any other is written as the matrix itself.
 """
 
 from __future__ import annotations

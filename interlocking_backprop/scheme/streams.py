@@ -72,12 +72,16 @@ class ComponentWork:
         computes_loss: whether loss i is computed.
         updates: whether anything has to be updated after the step: main weights that receive a gradient, a head, or
             weights shared with a component that has a gradient for them.
+        evaluates_exit: whether what comes out at its exit is evaluated.
+        is_idle: whether not even a forward pass is owed: above the last exit of an evaluation.
     """
 
     streams: tuple[tuple[float, ...], ...]
     passes: tuple[Pass, ...]
     computes_loss: bool
     updates: bool
+    evaluates_exit: bool = False
+    is_idle: bool = False
 
     @property
     def uses_loss_gradient(self) -> bool:
@@ -104,6 +108,8 @@ class Workload:
             that the scheme does not use is trained all the same, on its own loss.
         trainable: for each component, whether its main net has weights that want a gradient.
         ties: the components, in ascending order, of each group that shares weights which want a gradient.
+        is_evaluation: whether these are forward passes alone, and what comes out at the exits of the ``heads`` is
+            evaluated; see `evaluation`.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -113,6 +119,7 @@ class Workload:
     heads: tuple[bool, ...]
     trainable: tuple[bool, ...]
     ties: tuple[tuple[int, ...], ...] = ()
+    is_evaluation: bool = False
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
@@ -141,6 +148,17 @@ class Workload:
             heads = [bool(scheme.matrix[:, j].any()) for j in range(k - 1)] + [True]
         return cls(scheme, tuple(heads), tuple(trainable) if trainable is not None else (True,) * k, ties)
 
+    @classmethod
+    def evaluation(cls, exits: Sequence[bool]) -> Workload:
+        """Forward passes up to the last exit that is asked for, without credit for anybody.
+
+        Args:
+            exits: for each component, whether what comes out at its exit is evaluated.
+        """
+        k = len(exits)
+        nothing = Scheme(np.zeros((k, k)), name="evaluation")
+        return cls(nothing, tuple(exits), (False,) * k, is_evaluation=True)
+
     @property
     def n_components(self) -> int:
         return self.scheme.n_components
@@ -162,6 +180,11 @@ class Workload:
     def components(self) -> tuple[ComponentWork, ...]:
         """The work of each component."""
         k = self.n_components
+        if self.is_evaluation:
+            return tuple(
+                ComponentWork((), (), False, False, evaluates_exit=self.heads[i], is_idle=not any(self.heads[i:]))
+                for i in range(k)
+            )
         works: list[ComponentWork] = []
         for i in reversed(range(k)):
             streams = _basis(self._matrix[:i, i:], self._matrix[i, i:])

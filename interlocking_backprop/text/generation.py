@@ -144,24 +144,12 @@ def _tokens(
 
 
 @torch.no_grad()
-def _next_logits(model: InterlockingBackpropModel, ids: Tensor, last: int) -> Tensor:
+def _next_logits(model: InterlockingBackpropModel, ids: Tensor, exit: int) -> Tensor:
     """The logits behind the last token, (B, V), at an exit; on the CPU, and on all ranks the same."""
     with _evaluating(model):
-        if model.n_ranks > 1:
-            here = model.map_exits(lambda logits, _: logits[:, -1].cpu(), ids if model.rank == 0 else None)[last]
-            found: Tensor = next(logits for logits in model.gather(here) if logits is not None)
-            return found
-        ids = ids.to(model.get_input_device())
-        if last == len(model.components) - 1:
-            logits: Tensor = model(ids)
-            return logits[:, -1].cpu()
-        x = ids
-        for component in model.components[: last + 1]:
-            x = component(x)
-        head = model.components[last].aux_net
-        assert head is not None
-        logits = head(x)
-        return logits[:, -1].cpu()
+        here = model.map_exits(lambda logits, _: logits[:, -1].cpu(), ids, exits=[exit])[exit]
+        found: Tensor = next(logits for logits in model.gather(here) if logits is not None)
+        return found
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def load_text(
     test_fraction: float = 0.05,
     seed: int = 0,
 ) -> TextData:
-    """Loads text as windows of tokens; the module's text says which there is.
+    """Loads text as windows of tokens; docs/training.md says which there is.
 
     It is tokenised when it is first asked for, into files below ``root/text-cache`` that are read from then on.
 

@@ -70,7 +70,7 @@ class TokenLoss:
         return total / n
 
     def n_samples(self, target: Tensor) -> Tensor:
-        """How many positions count: the weight of this target's loss beside those of other micro-batches."""
+        """How many positions count, which makes the share of this micro-batch in the mean."""
         return (target != self.ignore_index).sum()
 
 

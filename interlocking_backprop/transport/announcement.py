@@ -1,7 +1,7 @@
 """What the ranks do next, said by rank 0 and passed on from rank to rank.
 
 Rank 0 alone has the batch, so it alone knows whether the shapes are those of the last step, how many micro-batches
-there are and how they are weighted. Before each operation it sends a header of a fixed size up the ranks, ahead of
+there are and what their shares are. Before each operation it sends a header of a fixed size up the ranks, ahead of
 everything else. It also shows at once if the ranks do not make the same calls.
 """
 
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_FIELDS = 7
+_FIELDS = 9
+_SEED_PART = 2**32
 
 
 class Operation(IntEnum):
@@ -36,44 +37,52 @@ class Announcement(NamedTuple):
 
     Attributes:
         operation: what is done.
-        plan: number of the formats and the schedule that it follows; rank 0 counts.
-        is_new: whether it is the first time: formats are still to be told.
+        program: the number of the program by which it is done; rank 0 counts.
+        digest: of the program's schedule, for ranks that follow another one to notice.
         n_microbatches: M of this batch.
-        step: the number of the training step.
-        digest: of the schedule, for ranks that follow another one to notice.
+        seed: see `Batch`, as for all that follow.
+        step: how many training steps came before.
         flag: a number of the user's.
-        weights: for the auxiliary losses, and for the network's, the shares of the micro-batches.
+        shares: of the micro-batches, in each of the model's different losses.
     """
 
     operation: Operation
-    plan: int = 0
-    is_new: bool = False
-    n_microbatches: int = 0
-    step: int = 0
+    program: int = 0
     digest: int = 0
+    n_microbatches: int = 0
+    seed: int = 0
+    step: int = 0
     flag: int = 0
-    weights: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    shares: tuple[tuple[float, ...], ...] = ()
 
     @staticmethod
-    def size(most_microbatches: int) -> int:
-        """The numbers in a header."""
-        return _FIELDS + 2 * most_microbatches
+    def size(most_shares: int) -> int:
+        """The numbers in a header with so many shares at most."""
+        return _FIELDS + most_shares
 
-    def to_tensor(self, most_microbatches: int) -> Tensor:
-        """As a header: float64 (7 + 2 M,), in which whole numbers up to 2^53 are exact."""
-        fields = [self.operation, self.plan, self.is_new, self.n_microbatches, self.step, self.digest, self.flag]
-        shares = [[*some, *[0.0] * (most_microbatches - len(some))] for some in self.weights]
-        return torch.tensor([*fields, *shares[0], *shares[1]], dtype=torch.float64)
+    def to_tensor(self, size: int) -> Tensor:
+        """As a header: float64 (size,), in which whole numbers up to 2^53 are exact; seeds go in two parts."""
+        high, low = divmod(self.seed, _SEED_PART)
+        values: list[float] = [
+            self.operation,
+            self.program,
+            self.digest,
+            self.n_microbatches,
+            high,
+            low,
+            self.step,
+            self.flag,
+        ]
+        values += [len(self.shares), *(share for row in self.shares for share in row)]
+        return torch.tensor([*values, *[0.0] * (size - len(values))], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, header: Tensor) -> Announcement:
         """The reverse of `to_tensor`."""
         values = header.tolist()
-        operation, plan, is_new, m, step, digest, flag = map(int, values[:_FIELDS])
-        shares = values[_FIELDS:]
-        final = len(shares) // 2
-        weights = (tuple(shares[:m]), tuple(shares[final : final + m]))
-        return cls(Operation(operation), plan, bool(is_new), m, step, digest, flag, weights)
+        operation, program, digest, m, high, low, step, flag, n_rows = map(int, values[:_FIELDS])
+        shares = tuple(tuple(values[_FIELDS + n * m : _FIELDS + (n + 1) * m]) for n in range(n_rows))
+        return cls(Operation(operation), program, digest, m, high * _SEED_PART + low, step, flag, shares)
 
 
 def digest(parts: Sequence[str]) -> int:

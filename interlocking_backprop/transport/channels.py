@@ -7,6 +7,7 @@ in which they are sent; schedules are validated for that, and nothing else ident
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from interlocking_backprop.transport.packing import Layout
+from interlocking_backprop.engine.message import Gradient, Packet
+from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
 
@@ -40,55 +42,50 @@ class Channels:
     """The messages of one rank.
 
     Args:
-        rank: of this process.
         groups: the process groups that they go through.
         device: where tensors arrive.
 
     Attributes:
+        groups: the process groups that they go through.
         device: where tensors arrive, and are sent from.
         waiting: the neighbour that this rank waits for and since when (`time.monotonic`), for the watchdog; else None.
     """
 
-    def __init__(self, rank: int, groups: Groups, device: torch.device) -> None:
-        self._rank, self._groups, self.device = rank, groups, device
+    def __init__(self, groups: Groups, device: torch.device) -> None:
+        self.groups, self.device = groups, device
         self.waiting: tuple[int, float] | None = None
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, layout: Layout, values: Sequence[Tensor], peer: int, *, shared: bool = False) -> None:
-        """Sends tensors to a neighbour, or gradients of shared weights to any rank, without waiting."""
-        group = self._groups.up if peer > self._rank else self._groups.down
-        group = self._groups.shared if shared else group
-        sent = self._sent[-1]
-        for data in layout.pack([t.detach() if t.requires_grad else t for t in values]):
-            sent.append((self._post(dist.isend, data, peer, group), data, peer))
+    def send(self, form: Format, value: Packet | Gradient, peer: int, group: dist.ProcessGroup) -> None:
+        """Sends a value of a known format without waiting."""
+        self._send(form.pack(value), peer, group)
 
-    def expect(self, layout: Layout, peer: int, *, shared: bool = False) -> Arrival:
+    def expect(self, form: Format, peer: int, group: dist.ProcessGroup) -> Arrival:
         """Makes ready to receive what `send` sends."""
-        group = self._groups.up if peer < self._rank else self._groups.down
-        group = self._groups.shared if shared else group
-        buffers, messages = layout.receive(self.device)
-        return Arrival(self, peer, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
+        buffers, messages = form.layout.receive(self.device)
+        return Arrival(self, peer, form, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
 
-    def send_object(self, value: Any, peer: int) -> None:
-        """Sends anything that pickles to a neighbour; for what is said once."""
-        with Connection(self, peer):
-            dist.send_object_list([value], group=self._groups.control, group_dst=peer)
+    def send_object(self, value: Any, peer: int, group: dist.ProcessGroup) -> None:
+        """Sends anything that pickles, without waiting; for what is said once."""
+        data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
+        self._send([torch.tensor([len(data)], device=self.device), data], peer, group)
 
-    def receive_object(self, peer: int) -> Any:
+    def receive_object(self, peer: int, group: dist.ProcessGroup) -> Any:
         """Waits for what `send_object` sent."""
-        box: list[Any] = [None]
-        with Connection(self, peer):
-            dist.recv_object_list(box, group=self._groups.control, group_src=peer)
-        return box[0]
+        size = torch.empty(1, dtype=torch.int64, device=self.device)
+        self.wait(self._post(dist.irecv, size, peer, group), peer)
+        data = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        self.wait(self._post(dist.irecv, data, peer, group), peer)
+        return pickle.loads(data.cpu().numpy().tobytes())
 
     def send_header(self, header: Tensor, peer: int) -> dist.Work:
         """Sends the announcement of an operation to a neighbour without waiting."""
-        return self._post(dist.isend, header, peer, self._groups.headers)
+        return self._post(dist.isend, header, peer, self.groups.headers)
 
     def expect_header(self, header: Tensor, peer: int) -> dist.Work:
         """Makes ready to receive an announcement."""
-        return self._post(dist.irecv, header, peer, self._groups.headers)
+        return self._post(dist.irecv, header, peer, self.groups.headers)
 
     def wait(self, work: dist.Work, peer: int) -> None:
         """Waits for a message (on an accelerator its stream does, not the host).
@@ -110,6 +107,11 @@ class Channels:
         for work, _, peer in self._sent.popleft():
             self.wait(work, peer)
         self._sent.append([])
+
+    def _send(self, messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> None:
+        sent = self._sent[-1]
+        for data in messages:
+            sent.append((self._post(dist.isend, data, peer, group), data, peer))
 
     def _post(
         self, operation: Callable[..., dist.Work | None], data: Tensor, peer: int, group: dist.ProcessGroup
@@ -153,18 +155,19 @@ class Connection:
 
 
 class Arrival(NamedTuple):
-    """Tensors on their way here."""
+    """A packet or a gradient on its way here."""
 
     channels: Channels
     source: int
+    form: Format
     buffers: list[Tensor]
     works: list[dist.Work]
 
-    def wait(self) -> list[Tensor]:
-        """The tensors, when they are here."""
+    def wait(self) -> Packet | Gradient:
+        """The value, when it is here."""
         for work in self.works:
             self.channels.wait(work, self.source)
-        return self.buffers
+        return self.form.filled(self.buffers)
 
 
 def _reason(error: RuntimeError) -> str:

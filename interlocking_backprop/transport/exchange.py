@@ -1,200 +1,170 @@
-"""What one rank does in an operation whose formats are known: its messages, made ready a step ahead."""
+"""The messages of one program on one rank, made ready a step ahead.
+
+What a message looks like is not known before it has been sent once, so the first time its format travels ahead of it.
+From then on both ends know, messages are bare bytes, and the receives of a step are posted at the end of the step
+before, in the order in which the messages will arrive: a message finds its buffer waiting.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections import defaultdict, deque
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
+import torch.distributed as dist
 
-from interlocking_backprop.engine.executor import Packet, Place
-from interlocking_backprop.engine.graph import Gradient, Graph
-from interlocking_backprop.engine.tree import Tree, tensors
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.engine.message import Gradient, Message, Packet
+from interlocking_backprop.schedule.action import Kind
+from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.transport.channels import Arrival, Channels
-from interlocking_backprop.transport.packing import Layout, TensorFormat, format_of
-
-Receipt = tuple[int, int, "int | None"]
-"""The component, the micro-batch and the stream of an action that receives a message; None for an activation."""
-
-Arrivals = dict["Receipt | Place", Arrival]
-"""By the action that waits for it; gradients of shared weights by the components that send and receive them."""
+from interlocking_backprop.transport.packing import Format
+from interlocking_backprop.transport.process_groups import Groups
 
 
-class PacketFormat:
-    """What a packet looks like before it is there, and how its tensors travel.
+class Road(NamedTuple):
+    """The rank at the other end of a message, and the group that it goes through. Messages of one road keep order."""
+
+    peer: int
+    group: dist.ProcessGroup
+
+
+class Exchange:
+    """The messages of a program, for its executor; a `Transport`.
 
     Args:
-        parts: those of the packet, with a `TensorFormat` in the place of every tensor.
+        schedule: of all ranks.
+        rank: of this process.
+        channels: through which the messages go.
+        repeats: whether the program is likely to be carried out again at once, so that its receives are posted ahead.
     """
 
-    def __init__(self, parts: Packet) -> None:
-        self.parts = parts
-        self.layout = Layout([f for part in parts for f in _formats(part)])
-        self._is_flat = all(part is None or isinstance(part, TensorFormat) for part in parts)
+    def __init__(self, schedule: Schedule, rank: int, channels: Channels, *, repeats: bool) -> None:
+        self._channels = channels
+        self._incoming, self._outgoing = _roads(schedule, rank, channels.groups)
+        self._formats: dict[Message, Format] = {}
+        self._is_known = False
+        # What is posted, for this time and, from the second time on, for the next.
+        self._posted: deque[dict[Message, Arrival]] = deque()
+        self._n_times = 2 if repeats else 1
+        # The first time: what has not come yet, by road in the order in which it comes.
+        self._awaited: defaultdict[Road, deque[Message]] = defaultdict(deque)
 
-    @classmethod
-    def of(cls, packet: Packet) -> PacketFormat:
-        return cls(Packet(*map(format_of, packet)))
+    def begin(self) -> None:
+        """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too."""
+        if self._is_known:
+            self._post(self._n_times)
+            return
+        self._posted.append({})
+        for message, road in self._incoming.items():
+            self._awaited[road].append(message)
 
-    def is_of(self, packet: Packet) -> bool:
-        """Whether that is what a packet looks like."""
-        if self._is_flat:
-            pairs = zip(self.parts, packet, strict=True)
-            return all(value is None if part is None else part.is_of(value) for part, value in pairs)
-        return Packet(*map(format_of, packet)) == self.parts
+    def end(self) -> None:
+        """All messages of this time have been received, and all sends begun."""
+        self._posted.popleft()
+        if not self._is_known:
+            self._is_known = True
+            self._post(self._n_times - 1)
 
-    def filled(self, values: Iterable[Tensor]) -> Packet:
-        """The packet, from its tensors."""
-        remaining = iter(values)
-        return Packet(*(_filled(part, remaining) for part in self.parts))
+    def drain(self) -> None:
+        """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
+        while self._posted:
+            for message, road in self._outgoing.items():
+                zeros = self._formats[message].zeros(self._channels.device)
+                self._channels.send(self._formats[message], zeros, *road)
+            for arrival in self._posted.popleft().values():
+                arrival.wait()
+            self._channels.flush()
 
+    def send(self, message: Message, value: Packet | Gradient) -> None:
+        """Sends a message without waiting.
 
-@dataclass
-class Plan:
-    """The messages of one rank in an operation, and what they look like.
-
-    Attributes:
-        actions: of the rank, messages included.
-        placement: for each component its rank.
-        incoming: by component and micro-batch, the format of the packet that it receives.
-        outgoing: the same of the packet that it sends.
-        credit_in: by component and micro-batch, the layout of the gradient at its output, where that comes from another
-            rank.
-        credit_out: the same at its input, where that goes to another rank.
-        is_known: whether all of these are.
-        shared_in: by sender and receiver, the layouts of the gradients of shared weights that come in, those of each
-            rank in the order in which it sends them.
-        shared_out: the same of those that go out.
-    """
-
-    actions: Sequence[Action]
-    placement: Sequence[int]
-    incoming: dict[Place, PacketFormat] = field(default_factory=dict)
-    outgoing: dict[Place, PacketFormat] = field(default_factory=dict)
-    credit_in: dict[Place, Layout] = field(default_factory=dict)
-    credit_out: dict[Place, Layout] = field(default_factory=dict)
-    is_known: bool = False
-    shared_in: dict[Place, Layout] = field(default_factory=dict)
-    shared_out: dict[Place, Layout] = field(default_factory=dict)
-
-    def post(self, channels: Channels) -> Arrivals:
-        """Makes ready to receive all messages of the next time, in the order in which they come.
-
-        As long as formats are not known it is those alone that are known from the start.
+        Raises:
+            ValueError: if a packet does not look as it did before.
         """
-        arrivals: Arrivals = {
-            (j, i): channels.expect(layout, self.placement[j], shared=True) for (j, i), layout in self.shared_in.items()
-        }
-        for key, layout, peer in self._expected if self.is_known else ():
-            arrivals[key] = channels.expect(layout, peer)
-        return arrivals
+        road = self._outgoing[message]
+        if not self._is_known:
+            self._formats[message] = Format.of(value)
+            self._channels.send_object(self._formats[message].tree, *road)
+        known = self._formats[message]
+        # A gradient looks like the activation that it is for.
+        if message.stream is None and not known.is_of(value):
+            raise ValueError(
+                f"component {message.source} returned {Format.of(value)} for micro-batch {message.microbatch}, and "
+                f"{known} before, for inputs of the same shape; on several ranks the shapes of activations have to "
+                "follow from those of the inputs."
+            )
+        self._channels.send(known, value, *road)
 
-    @cached_property
-    def _expected(self) -> list[tuple[Receipt, Layout, int]]:
-        """What comes in, once that is known: who waits for it, what it looks like, and from which rank."""
-        expected: list[tuple[Receipt, Layout, int]] = []
-        for i, kind, m, stream in self.actions:
-            if kind is Kind.RECV_F and m is not None:
-                expected.append(((i, m, None), self.incoming[i, m].layout, self.placement[i - 1]))
-            elif kind is Kind.RECV_B and m is not None:
-                expected.append(((i, m, stream), self.credit_in[i, m], self.placement[i + 1]))
-        return expected
+    def receive(self, message: Message) -> Packet | Gradient:
+        """Waits for a message."""
+        if not self._is_known:
+            self._find_out(message)
+        return self._posted[0].pop(message).wait()
 
-    def drain(self, channels: Channels, arrivals: Arrivals) -> None:
-        """Gets rid of messages that were made ready for but will not come: every rank sends zeros, and takes them."""
-        for (_, j), layout in self.shared_out.items():
-            channels.send(layout, _zeros(layout, channels.device), self.placement[j], shared=True)
-        for i, kind, m, _ in self.actions:
-            if kind is Kind.SEND_F and m is not None:
-                layout = self.outgoing[i, m].layout
-                channels.send(layout, _zeros(layout, channels.device), self.placement[i + 1])
-            elif kind is Kind.SEND_B and m is not None:
-                layout = self.credit_out[i, m]
-                channels.send(layout, _zeros(layout, channels.device), self.placement[i - 1])
-        for arrival in arrivals.values():
-            arrival.wait()
-        channels.flush()
+    def _post(self, n_times: int) -> None:
+        formats, expect = self._formats, self._channels.expect
+        while len(self._posted) < n_times:
+            self._posted.append({message: expect(formats[message], *road) for message, road in self._incoming.items()})
+
+    def _find_out(self, message: Message) -> None:
+        """Waits for the formats of all that comes by the same road, up to a message."""
+        road, arrivals = self._incoming[message], self._posted[0]
+        while message not in arrivals:
+            earliest = self._awaited[road].popleft()
+            self._formats[earliest] = Format(self._channels.receive_object(*road))
+            arrivals[earliest] = self._channels.expect(self._formats[earliest], *road)
 
 
-class RankTransport:
-    """The messages of a plan, for the executor.
+class Session:
+    """Programs follow one another on a rank; here is what is made ready for the next one.
 
     Args:
-        plan: whose messages.
-        channels: through which they go.
+        channels: of the rank.
     """
 
-    def __init__(self, plan: Plan, channels: Channels) -> None:
-        self._plan, self._channels = plan, channels
-        self.arrivals: Arrivals = {}
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._latest: Exchange | None = None
 
-    def send_packet(self, i: int, m: int, packet: Packet) -> None:
-        peer = self._plan.placement[i + 1]
-        if not self._plan.is_known:
-            self._plan.outgoing[i, m] = PacketFormat.of(packet)
-            self._channels.send_object(self._plan.outgoing[i, m].parts, peer)
-        known = self._plan.outgoing[i, m]
-        if not known.is_of(packet):
-            raise ValueError(
-                f"component {i} returned {_described(format_of(packet.activation))} for micro-batch {m}, and "
-                f"{_described(known.parts.activation)} before, for inputs of the same shape; on several ranks the "
-                "shapes of activations have to follow from those of the inputs."
-            )
-        self._channels.send(known.layout, [t for part in packet for t in tensors(part)], peer)
+    def begin(self, exchange: Exchange) -> None:
+        """Makes ready for a program's messages; what was made ready for another one is drained."""
+        if exchange is not self._latest:
+            self.drain()
+            self._latest = exchange
+        exchange.begin()
 
-    def receive_packet(self, i: int, m: int) -> Packet:
-        if self._plan.is_known:
-            arrival = self.arrivals.pop((i, m, None))
-        else:
-            peer = self._plan.placement[i - 1]
-            self._plan.incoming[i, m] = PacketFormat(self._channels.receive_object(peer))
-            arrival = self._channels.expect(self._plan.incoming[i, m].layout, peer)
-        return self._plan.incoming[i, m].filled(arrival.wait())
+    def end(self) -> None:
+        """The program that was begun has been carried out."""
+        assert self._latest is not None
+        self._latest.end()
+        self._channels.next_step()
 
-    def send_gradient(self, i: int, m: int, stream: int, gradient: Gradient) -> None:
-        if not self._plan.is_known:
-            self._plan.credit_out[i, m] = Layout([TensorFormat.of(t) for t in gradient])
-        self._channels.send(self._plan.credit_out[i, m], gradient, self._plan.placement[i - 1])
-
-    def receive_gradient(self, i: int, m: int, stream: int, graph: Graph) -> Gradient:
-        if self._plan.is_known:
-            arrival = self.arrivals.pop((i, m, stream))
-        else:
-            self._plan.credit_in[i, m] = Layout([TensorFormat.of(t) for t in graph.roots])
-            arrival = self._channels.expect(self._plan.credit_in[i, m], self._plan.placement[i + 1])
-        return arrival.wait()
-
-    def send_shared(self, i: int, j: int, gradients: Gradient) -> None:
-        self._channels.send(self._plan.shared_out[i, j], gradients, self._plan.placement[j], shared=True)
-
-    def receive_shared(self, j: int, i: int) -> Gradient:
-        return self.arrivals.pop((j, i)).wait()
+    def drain(self) -> None:
+        """Gets rid of what has been made ready."""
+        if self._latest is not None:
+            self._latest.drain()
+            self._latest = None
 
 
-def _formats(tree: Tree) -> list[TensorFormat]:
-    if isinstance(tree, TensorFormat) or tree is None:
-        return [] if tree is None else [tree]
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, TensorFormat)]
-
-
-def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
-    """The structure with tensors in the place of their formats."""
-    if tree is None:
-        return None
-    if isinstance(tree, TensorFormat):
-        value = next(values)
-        return value.requires_grad_() if tree.requires_grad else value
-    return pytree.tree_map_only(TensorFormat, lambda f: _filled(f, values), tree)
-
-
-def _zeros(layout: Layout, device: torch.device) -> list[Tensor]:
-    return [torch.zeros(f.shape, dtype=f.dtype, device=device) for f in layout.formats]
-
-
-def _described(tree: Tree) -> Any:
-    return pytree.tree_map_only(TensorFormat, lambda f: f"{tuple(f.shape)} {f.dtype}", tree)
+def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message, Road], dict[Message, Road]]:
+    """The messages that a rank receives, and those that it sends, in the order in which they go."""
+    placement = schedule.placement
+    dependencies = Dependencies(schedule.workload, schedule.n_microbatches, placement)
+    incoming: dict[Message, Road] = {}
+    outgoing: dict[Message, Road] = {}
+    for i, kind, m, stream in schedule.actions[rank]:
+        if kind is Kind.SEND_F:
+            outgoing[Message(i, i + 1, m)] = Road(placement[i + 1], groups.up)
+        elif kind is Kind.RECV_F:
+            incoming[Message(i - 1, i, m)] = Road(placement[i - 1], groups.up)
+        elif kind is Kind.SEND_B:
+            outgoing[Message(i, i - 1, m, stream)] = Road(placement[i - 1], groups.down)
+        elif kind is Kind.RECV_B:
+            incoming[Message(i + 1, i, m, stream)] = Road(placement[i + 1], groups.down)
+    for sender, (i, kind, _, _) in schedule:
+        for j in dependencies.receivers(i) if kind is Kind.REDUCE_GRAD else ():
+            if sender == rank:
+                outgoing[Message(i, j)] = Road(placement[j], groups.shared)
+            elif placement[j] == rank:
+                incoming[Message(i, j)] = Road(sender, groups.shared)
+    return incoming, outgoing

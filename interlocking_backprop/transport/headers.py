@@ -17,19 +17,19 @@ class Headers:
     Args:
         world: the ranks.
         channels: of this one.
-        most_microbatches: M of a full batch.
+        most_shares: in an announcement.
     """
 
-    def __init__(self, world: World, channels: Channels, most_microbatches: int) -> None:
+    def __init__(self, world: World, channels: Channels, most_shares: int) -> None:
         self._rank, self._last = world.rank, world.size - 1
-        self._channels, self._m = channels, most_microbatches
+        self._channels, self._size = channels, Announcement.size(most_shares)
         self._sent: tuple[dist.Work, Tensor] | None = None
         self._next = self._expect() if self._rank > 0 else None
 
     def next(self, own: Announcement) -> Announcement:
         """The next announcement: this rank's own on rank 0, that of rank 0 elsewhere. It is passed on."""
         if self._next is None:
-            header = own.to_tensor(self._m)
+            header = own.to_tensor(self._size)
         else:
             work, header = self._next
             self._channels.wait(work, self._rank - 1)
@@ -49,5 +49,5 @@ class Headers:
             self._sent = None
 
     def _expect(self) -> tuple[dist.Work, Tensor]:
-        header = torch.empty(Announcement.size(self._m), dtype=torch.float64)
+        header = torch.empty(self._size, dtype=torch.float64)
         return self._channels.expect_header(header, self._rank - 1), header

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from interlocking_backprop.engine.tree import Tree, map_tensors
+from interlocking_backprop.engine.message import Gradient, Packet
+from interlocking_backprop.engine.tree import Tree, map_tensors, tensors
 
 # Tensors up to this many bytes travel together; to copy more costs more than another message.
 _SMALL = 1 << 16
@@ -42,11 +44,6 @@ class TensorFormat:
             and value.requires_grad is self.requires_grad
             and value.shape == self.shape
         )
-
-
-def format_of(tree: Tree) -> Tree:
-    """The structure with a `TensorFormat` in the place of every tensor."""
-    return map_tensors(TensorFormat.of, tree)
 
 
 class Layout:
@@ -86,23 +83,23 @@ class Layout:
         if self._is_single:
             tensor = torch.empty(formats[0].shape, dtype=formats[0].dtype, device=device)
             return [tensor], [_message(tensor)]
-        tensors: dict[int, Tensor] = {}
+        found: dict[int, Tensor] = {}
         messages = []
         for places, size in zip(self._messages, self._sizes, strict=True):
             if len(places) == 1:
                 n = places[0][0]
-                tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
-                messages.append(_message(tensors[n]))
+                found[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+                messages.append(_message(found[n]))
                 continue
             message = torch.empty(size, dtype=torch.uint8, device=device)
             for n, offset in places:
                 elements = message.view(formats[n].dtype)
                 # With .data each gets a version counter of its own: to autograd they are tensors like any others.
-                tensors[n] = elements.as_strided(formats[n].shape, strides[n], offset).data
+                found[n] = elements.as_strided(formats[n].shape, strides[n], offset).data
             messages.append(message)
         for n in self._empty:
-            tensors[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
-        return [tensors[n] for n in range(len(formats))], messages
+            found[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
+        return [found[n] for n in range(len(formats))], messages
 
     def _places(self, group: Sequence[int]) -> list[tuple[int, int]]:
         """The tensors in a message: their indices, and where they begin, in elements of theirs."""
@@ -111,6 +108,69 @@ class Layout:
             places.append((n, begin // self.formats[n].dtype.itemsize))
             begin += _aligned(self.formats[n].n_bytes)
         return places
+
+
+class Format:
+    """What a packet or a gradient looks like before it is there, and how its tensors travel.
+
+    Args:
+        tree: the packet, or the gradient, with a `TensorFormat` in the place of every tensor.
+    """
+
+    def __init__(self, tree: Packet | list[TensorFormat]) -> None:
+        self.tree = tree
+        self.layout = Layout([f for part in tree for f in _formats(part)])
+        self._is_flat = all(part is None or isinstance(part, TensorFormat) for part in tree)
+
+    @classmethod
+    def of(cls, value: Packet | Gradient) -> Format:
+        parts = [map_tensors(TensorFormat.of, part) for part in value]
+        return cls(Packet(*parts) if isinstance(value, Packet) else parts)
+
+    def is_of(self, value: Packet | Gradient) -> bool:
+        """Whether that is what a value looks like."""
+        if self._is_flat:
+            pairs = zip(self.tree, value, strict=True)
+            return all(part is None if form is None else form.is_of(part) for form, part in pairs)
+        return Format.of(value).tree == self.tree
+
+    def pack(self, value: Packet | Gradient) -> list[Tensor]:
+        """The messages that a value of this format travels in."""
+        if not isinstance(value, Packet):
+            return self.layout.pack(value)
+        values = [t for part in value for t in tensors(part)]
+        return self.layout.pack([t.detach() if t.requires_grad else t for t in values])
+
+    def filled(self, values: list[Tensor]) -> Packet | Gradient:
+        """The value, from its tensors."""
+        if not isinstance(self.tree, Packet):
+            return values
+        remaining = iter(values)
+        return Packet(*(_filled(part, remaining) for part in self.tree))
+
+    def zeros(self, device: torch.device) -> Packet | Gradient:
+        """A value of this format that holds zeros."""
+        return self.filled([torch.zeros(f.shape, dtype=f.dtype, device=device) for f in self.layout.formats])
+
+    def __str__(self) -> str:
+        shown = self.tree.activation if isinstance(self.tree, Packet) else self.tree
+        return str(pytree.tree_map_only(TensorFormat, lambda f: f"{tuple(f.shape)} {f.dtype}", shown))
+
+
+def _formats(tree: Tree) -> list[TensorFormat]:
+    if isinstance(tree, TensorFormat) or tree is None:
+        return [] if tree is None else [tree]
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, TensorFormat)]
+
+
+def _filled(tree: Tree, values: Iterator[Tensor]) -> Tree:
+    """The structure with tensors in the place of their formats."""
+    if tree is None:
+        return None
+    if isinstance(tree, TensorFormat):
+        value = next(values)
+        return value.requires_grad_() if tree.requires_grad else value
+    return pytree.tree_map_only(TensorFormat, lambda f: _filled(f, values), tree)
 
 
 def _joined(values: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,8 @@ import interlocking_backprop as ib
 
 if sys.argv[1] == "keep":
     assert ib.keep_freed_memory()
-torch.ones(2**23)  # 32 MiB
+for _ in range(20):  # until the heap, which grows at first, has found its size
+    torch.ones(2**23)  # 32 MiB
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.ones(2**23)

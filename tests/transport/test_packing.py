@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
 
-from interlocking_backprop.transport.packing import Layout, TensorFormat, format_of
+from interlocking_backprop.engine.message import Packet
+from interlocking_backprop.transport.packing import Format, Layout, TensorFormat
 
 CPU = torch.device("cpu")
 DTYPES = [
@@ -57,12 +59,38 @@ def test_what_arrives_is_what_was_sent(some, is_transposed):
 
 def test_a_format_is_all_that_a_receiver_needs():
     tree = {"x": torch.zeros(2, 3).requires_grad_(), "mask": (torch.ones(4, dtype=torch.bool), None)}
-    assert format_of(tree) == {
+    packet = Packet(tree, torch.zeros(2), None)
+    activation = {
         "x": TensorFormat((2, 3), torch.float32, True),
         "mask": (TensorFormat((4,), torch.bool, False), None),
     }
-    assert format_of(tree)["x"].n_bytes == 24
+    assert Format.of(packet).tree == Packet(activation, TensorFormat((2,), torch.float32, False), None)
+    assert activation["x"].n_bytes == 24
     assert TensorFormat((), torch.float64, False).n_bytes == 8
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Packet(torch.arange(6.0).view(2, 3).requires_grad_(), torch.tensor([1, 2]), None),
+        Packet({"x": torch.ones(2), "more": [torch.arange(3), 7]}, None, (torch.ones(1), "word")),
+        [torch.arange(4.0)],
+        [torch.arange(4.0), torch.ones(2, 2)],
+    ],
+)
+def test_packets_and_gradients_are_put_together_again(value):
+    sent = Format.of(value)
+    received, buffers = Format(sent.tree).layout.receive(CPU)
+    for buffer, message in zip(buffers, sent.pack(value), strict=True):
+        buffer.copy_(message)
+    got = sent.filled(received)
+    assert type(got) is type(value)
+    assert Format.of(got).tree == sent.tree
+    for a, b in zip(tree_leaves(got), tree_leaves(value), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert sent.is_of(got)
+    assert sent.is_of(sent.zeros(CPU))
+    assert not Format.of([torch.zeros(9)]).is_of([torch.zeros(8)])
 
 
 @pytest.mark.parametrize(

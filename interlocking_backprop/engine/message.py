@@ -1,0 +1,58 @@
+"""What travels between components, and who takes it there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from interlocking_backprop.engine.tree import Tree, to_device
+
+Gradient = list[Tensor]
+"""The gradient of an activation: one tensor for each of its tensors that wants one, in the order of `tensors`."""
+
+
+class Packet(NamedTuple):
+    """What travels up from component to component with each micro-batch.
+
+    Attributes:
+        activation: the input of the next component.
+        target: what the losses above compare with.
+        network_input: x_0, where a loss above asks for it; else None.
+    """
+
+    activation: Tree
+    target: Tree
+    network_input: Tree
+
+    def to(self, device: torch.device) -> Packet:
+        """The packet on a device."""
+        activation, target, network_input = self
+        return Packet(to_device(activation, device), to_device(target, device), to_device(network_input, device))
+
+
+class Message(NamedTuple):
+    """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share.
+
+    Attributes:
+        source: the component that sends.
+        target: the component that receives.
+        microbatch: that it belongs to; None for gradients of shared weights, which are sums over micro-batches.
+        stream: at the input of the source, for a gradient on its way down; else None.
+    """
+
+    source: int
+    target: int
+    microbatch: int | None = None
+    stream: int | None = None
+
+
+class Transport(Protocol):
+    """Takes messages to components that are elsewhere, and brings theirs."""
+
+    def send(self, message: Message, value: Packet | Gradient) -> None:
+        """Sends without waiting."""
+
+    def receive(self, message: Message) -> Any:
+        """Waits for what `send` sends on the other side."""
