@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +12,7 @@ from interlocking_backprop.cli.main import fail
 from interlocking_backprop.compare.comparison import Comparer, Interrupted
 from interlocking_backprop.compare.config import read_config
 from interlocking_backprop.compare.report import write_report
-from interlocking_backprop.compare.report.formatting import NOTHING, significant, size
+from interlocking_backprop.compare.report.formatting import known, significant, size
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.results import Comparison
 
@@ -58,14 +56,10 @@ def _cells(summary: Summary) -> list[list[str]]:
             row.scheme,
             str(row.components),
             f"{summary.metric.spread(row.mean, row.std)} ({row.n_finished})",
-            _known(1e3 * row.measured_step_seconds, significant),
-            _known(1e3 * row.modelled_step_seconds, significant),
-            _known(row.modelled_microbatches, str),
-            _known(row.measured_peak_bytes, size),
+            known(1e3 * row.measured_step_seconds, significant),
+            known(1e3 * row.modelled_step_seconds, significant),
+            known(row.modelled_microbatches, str),
+            known(row.measured_peak_bytes, size),
         ]
         for row in summary.results.itertuples()
     ]
-
-
-def _known(value: Any, show: Callable[[Any], str]) -> str:
-    return NOTHING if pd.isna(value) else show(value)

@@ -44,6 +44,24 @@ def test_equal_differences_have_an_interval_without_width():
     assert gap({0: 2.0, 1: 2.0}, {2: 1.0, 3: 1.0}) == (2, False, 1.0, 1.0, 1.0)
 
 
+def test_an_interval_from_two_seeds_that_contains_zero_says_nothing():
+    none = {0: 0.0, 1: 0.0, 2: 0.0}
+    cases = {
+        "better": [1.0, 1.1],
+        "worse": [-1.0, -1.1],
+        "too few seeds to tell": [-1.0, -9.0],
+        "no clear difference": [-1, 2, 1],
+    }
+    for expected, values in cases.items():
+        found = gap(dict(enumerate(values)), none)
+        assert found
+        assert found.verdict(maximize=True) == expected
+        assert found.verdict(maximize=False) == {"better": "worse", "worse": "better"}.get(expected, expected)
+    one = gap({0: 2.0}, none)
+    assert one
+    assert one.verdict(maximize=True) == "too few seeds to tell"
+
+
 def test_nothing_to_compare_is_no_gap():
     assert gap({}, {0: 1.0}) is None
     assert gap({0: 1.0}, {}) is None

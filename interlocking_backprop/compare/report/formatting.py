@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -61,7 +61,12 @@ class Metric(NamedTuple):
 
     def spread(self, mean: float, std: float) -> str:
         """Mean ± standard deviation, as far as they are known."""
-        return NOTHING if pd.isna(mean) else self.number(mean) + ("" if pd.isna(std) else f" ± {self.number(std)}")
+        return known(mean, self.number) + ("" if pd.isna(std) else f" ± {self.number(std)}")
+
+
+def known(value: Any, show: Callable[[Any], str]) -> str:
+    """A value as a function shows it; a dash if it is missing."""
+    return NOTHING if pd.isna(value) else show(value)
 
 
 def minus(text: str) -> str:

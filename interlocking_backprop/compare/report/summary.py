@@ -91,11 +91,13 @@ def _frame(kind: type, records: Iterable[Any], prefix: str) -> pd.DataFrame:
 
 def _runs(c: Comparison, keys: list[tuple[int, str]]) -> pd.DataFrame:
     runs = [r for key in keys for r in sorted(c.runs, key=lambda r: r.seed) if (r.components, r.scheme) == key]
-    frame = _frame(RunResult, runs, "").astype({"score": float})
     is_finished = [r.status == "finished" and r.score is not None and math.isfinite(r.score) for r in runs]
     unknown = [f"its test score is {r.score}" if r.status == "finished" else "no reason was recorded" for r in runs]
-    reasons = [r.reason or words for r, words in zip(runs, unknown, strict=True)]
-    return frame.assign(is_finished=pd.Series(is_finished, dtype=bool), reason=reasons)
+    return _frame(RunResult, runs, "").assign(
+        is_finished=pd.Series(is_finished, dtype=bool),
+        score=lambda rows: rows["score"].astype(float).where(rows["is_finished"]),
+        reason=[r.reason or words for r, words in zip(runs, unknown, strict=True)],
+    )
 
 
 def _scores(runs: pd.DataFrame, k: int, scheme: str, maximize: bool) -> dict[str, Any]:

@@ -180,9 +180,10 @@ def test_pictures_need_nothing_from_elsewhere_and_no_background(full):
         used = [match for value in values for match in re.findall(r"url\(([^)]+)\)", value)] + hrefs
         assert used
         assert {name.removeprefix("#") for name in used} <= ids
-        # The first patch is the figure's background.
+        # The first patch is the figure's background; what is drawn on it is inverted where the page is dark.
         patch = next(element for element in picture.iter() if element.get("id") == "patch_1")
         assert all("fill: none" in path.get("style", "") for path in patch)
+    assert re.search(r"@media \(prefers-color-scheme: dark\) \{[^@]*\.figure[^}]*filter: invert\(1\)", page.source)
 
 
 def test_there_is_a_png_for_each_picture(full):
