@@ -142,6 +142,19 @@ def test_speedup_is_over_the_fastest_pipeline_of_e2e(full):
         assert float(row["modelled_samples_per_second"]) == comparison.batch_size / own
 
 
+def test_pipelines_of_e2e_are_shown_with_the_micro_batches_that_suit_them(full):
+    comparison, _, page, _, _ = full
+    for k in comparison.components:
+        tried = [e for e in comparison.estimates if e.components == k and e.scheme == "e2e"]
+        best = {
+            name: min((e.step_seconds, str(e.microbatches)) for e in tried if e.name == name)
+            for name in {e.name for e in tried}
+        }
+        table = page.tables[f"pipelines-k{k}"]
+        shown = {row[0][0]: (float(row[1][1]), row[table.heads.index("M")][0]) for row in table.rows}
+        assert shown == best
+
+
 def test_lost_runs_are_listed_with_their_reasons_and_counted_nowhere(full):
     comparison, _, page, rows, _ = full
     lost = [[cell[0] for cell in row] for row in page.tables["unfinished"].rows]
@@ -219,6 +232,18 @@ def test_curves_are_the_means_of_the_validations(tmp_path):
         unit = 1e3 if kind == "curves-time" and xs[-1] <= 1 else 1
         assert list(x) == pytest.approx([unit * value for value in xs])
         assert list(y) == pytest.approx(means)
+
+
+def test_a_point_of_a_curve_is_a_mean_of_all_runs():
+    from interlocking_backprop.compare.report.figures import pictures
+    from interlocking_backprop.compare.report.summary import summarize
+
+    comparison = made.comparison(("e2e",), (2,), (0, 1), epochs=5)
+    first, second = comparison.runs
+    short = dataclasses.replace(second, curve=second.curve[1:4])
+    drawn = pictures(summarize(dataclasses.replace(comparison, runs=(first, short))))
+    (figure,) = (picture.figure for picture in drawn if picture.kind == "curves-epochs")
+    assert list(figure.axes[0].lines[0].get_xdata()) == [2, 3, 4]
 
 
 def test_names_are_escaped_wherever_they_stand(tmp_path):
