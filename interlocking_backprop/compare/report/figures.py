@@ -66,15 +66,10 @@ def pictures(summary: Summary) -> list[Picture]:
 def marks(schemes: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each scheme is drawn; e2e, with which all are compared, is a star in the colour of the text."""
     others = zip(cycle(_COLORS), cycle(list(SYMBOLS)[1:]))
-    styles = {scheme: (_INK, "*") if scheme == REFERENCE else next(others) for scheme in dict.fromkeys(schemes)}
+    looks = {scheme: (_INK, "*") if scheme == REFERENCE else next(others) for scheme in dict.fromkeys(schemes)}
     return {
-        scheme: {
-            "color": color,
-            "marker": marker,
-            "markersize": 10 if marker == "*" else 6.5,
-            "markeredgecolor": "white",
-        }
-        for scheme, (color, marker) in styles.items()
+        scheme: {"color": color, "marker": marker, "markersize": 11 if marker == "*" else 7, "markeredgecolor": "white"}
+        for scheme, (color, marker) in looks.items()
     }
 
 
@@ -99,11 +94,12 @@ def _frontier(summary: Summary, k: int, axes: Axes) -> None:
             axes.plot(x, y, **look, linestyle="none", zorder=4, label=dot.scheme)
             axes.errorbar(x, y, dot.std * factor, color=look["color"], capsize=3, fmt="none")
         else:
-            look = {"marker": next(hollow), "markersize": 8, "markerfacecolor": "none", "color": look["color"]}
+            look = {"marker": next(hollow), "markerfacecolor": "none", "color": look["color"]}
             axes.plot(x, y, **look, markeredgewidth=1, linestyle="none", label=dot.modelled_name)
     for mean in scores.loc[scores["scheme"] == REFERENCE, "mean"]:
         axes.axhline(mean * factor, color=_INK, linewidth=0.8, linestyle="--", zorder=1)
     axes.set_xlim(0, 1.08 * dots["modelled_samples_per_second"].max())
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set(xlabel="modelled throughput (samples/s)", ylabel=f"test {summary.metric.label}")
 
