@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Workers of pytest; each runs PyTorch on one thread.
 JOBS ?= auto
 
-.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page docs fashion-mnist format clean
+.PHONY: help setup demo test lint format types pytest test-slow test-gpu check-page docs same-bits fashion-mnist clean
 
 help:
 	@echo "make demo           train and compare the schemes on embedded data, a minute or two"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs           build the documentation into site/; a broken link or reference is an error"
 	@echo "make fashion-mnist  put Fashion-MNIST into data/ (from Debian's package, without root)"
 	@echo "make check-page     open the demo's page in headless Chromium (PAGE=…, SHOTS=… for others)"
+	@echo "make same-bits      tell whether any number differs from those of a commit (BASE=main)"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environment and what the tools have cached"
 
@@ -64,6 +65,11 @@ docs: $(VENV)/.docs
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
+
+# BASE: the commit that numbers are compared with.
+BASE ?= main
+same-bits: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/same_bits.py against $(BASE)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

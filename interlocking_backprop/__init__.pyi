@@ -14,12 +14,14 @@ from .nets.partition import partition as partition
 from .schedule.action import Action as Action
 from .schedule.costs import ComponentCosts as ComponentCosts
 from .schedule.costs import Costs as Costs
+from .schedule.draw import draw as draw
 from .schedule.list_scheduling import list_schedule as list_schedule
 from .schedule.order import depth_first as depth_first
 from .schedule.placement import balanced_placement as balanced_placement
 from .schedule.schedule import Schedule as Schedule
 from .schedule.simulate import Simulation as Simulation
 from .schedule.simulate import simulate as simulate
+from .schedule.timeline import format_timeline as format_timeline
 from .schedule.validate import ScheduleError as ScheduleError
 from .schedule.validate import validate as validate
 from .scheme.coefficients import Scheme as Scheme

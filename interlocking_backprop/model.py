@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import ModuleList, Parameter
 
-from interlocking_backprop.engine.batch import Batch, Result, cut
+from interlocking_backprop.engine.batch import Batch, cut
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
 from interlocking_backprop.engine.losses import Loss
@@ -190,8 +190,10 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        key = {"seed": self.seed, "step": self._n_steps, "flag": self.flag}
-        result = self._run(workload, lambda: cut(inputs, targets, self.n_microbatches, self.losses, **key))
+        batch = None
+        if self._runtime.reads_data:
+            batch = cut(inputs, targets, self.n_microbatches, self.losses, self.seed, self._n_steps, self.flag)
+        result = self._runtime.run(workload, batch)
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -199,7 +201,6 @@ class InterlockingBackpropModel(nn.Module):
         future.set_result(self.exit_losses[-1])
         return future
 
-    @torch.no_grad()
     def forward(self, inputs: Tree) -> Tree:
         """The network's output, on the output device. No graph is kept: for gradients use `training_step`.
 
@@ -211,7 +212,6 @@ class InterlockingBackpropModel(nn.Module):
         """The output at every exit: of each head, None where there is none, and the network's own, last."""
         return self.map_exits(lambda output, _: output, inputs)
 
-    @torch.no_grad()
     def map_exits(
         self, function: Visit, inputs: Tree, targets: Tree = None, exits: Collection[int] | None = None
     ) -> list[Any]:
@@ -321,9 +321,6 @@ class InterlockingBackpropModel(nn.Module):
                 known = ", ".join(str(j) for j in range(k) if self._heads[j])
                 raise ValueError(f"exit {i} is asked for; expected one of the exits that are there: {known}.")
         workload = Workload.evaluation([i in exits for i in range(k)])
-        result = self._run(workload, lambda: Batch((Packet(inputs, targets, None),)), function)
+        batch = Batch((Packet(inputs, targets, None),)) if self._runtime.reads_data else None
+        result = self._runtime.run(workload, batch, function)
         return [result.exits.get(i) for i in range(k)]
-
-    def _run(self, workload: Workload, batch: Callable[[], Batch], visit: Visit | None = None) -> Result:
-        """Carries out a workload on a batch, which is made where the data is."""
-        return self._runtime.run(workload, batch() if self._runtime.reads_data else None, visit)

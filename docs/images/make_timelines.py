@@ -17,7 +17,7 @@ K, M = 8, 2
 def main() -> None:
     for name, scheme, steps in (("pairwise", ib.pairwise(K), 3), ("3wise", ib.nwise(K, 3), 3), ("e2e", ib.e2e(K), 2)):
         schedule = ib.list_schedule(ib.Workload.of(scheme), M, range(K))
-        schedule.draw(Path(__file__).parent / f"timeline-{name}-k{K}.png", steps=steps)
+        ib.draw(schedule, Path(__file__).parent / f"timeline-{name}-k{K}.png", steps=steps)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from interlocking_backprop.bench.peers import PEERS, peer_times
 from interlocking_backprop.bench.processes import Ranks
 from interlocking_backprop.build import build_model
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.schedule.list_scheduling import RULES, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.rules import RULES
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.scheme.streams import Workload

@@ -1,15 +1,16 @@
-"""Whole numbers among the arguments. ``True`` is none, though Python counts it among the integers."""
+"""Whole numbers among the arguments, numpy's too. ``True`` is none, though Python counts it among the integers."""
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TypeGuard
 
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> TypeGuard[int]:
     """Whether a value is a whole number in a range, both ends included."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         return False
-    return least <= value and (most is None or value <= most)
+    return least <= int(value) and (most is None or int(value) <= most)
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

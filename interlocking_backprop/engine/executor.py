@@ -90,7 +90,9 @@ class Executor:
         self._work = workload.components
         self._trains = not workload.is_evaluation
         self._components, self._devices, self._losses = components, devices, losses
+        # Training steps seed generators, which are put back after each; evaluations draw from them like any other code.
         self._generators = {i: generator_of(device) for i, device in devices.items()}
+        self._drawn_from = set(self._generators.values()) if self._trains else set()
         self._shared = SharedGradients(workload, ties, components, transport)
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
@@ -108,12 +110,16 @@ class Executor:
             visit: called with the output at each exit of an evaluation, and the targets.
         """
         state = State(batch, visit)
+        is_profiled = torch._C._autograd._profiler_enabled()
         try:
-            if self._trains:
-                with torch.enable_grad(), preserved(set(self._generators.values())):
-                    self._carry_out(state)
-            else:
-                self._carry_out(state)
+            with torch.set_grad_enabled(self._trains), preserved(self._drawn_from):
+                for action, carry_out in self._program:
+                    self.current = action
+                    if is_profiled:
+                        with record_function(str(action)):
+                            carry_out(state)
+                    else:
+                        carry_out(state)
         except BaseException:
             for component in self._components.values() if self._trains else ():
                 component.free_gradients()
@@ -121,16 +127,6 @@ class Executor:
         finally:
             self.current = None
         return Result(state.losses, state.exits, batch.flag)
-
-    def _carry_out(self, state: State) -> None:
-        is_profiled = torch._C._autograd._profiler_enabled()
-        for action, carry_out in self._program:
-            self.current = action
-            if is_profiled:
-                with record_function(str(action)):
-                    carry_out(state)
-            else:
-                carry_out(state)
 
     def _made_ready(
         self, action: Action, last_uses: Mapping[Action, Sequence[int]], transport: Transport | None

@@ -12,7 +12,8 @@ from interlocking_backprop.engine.tree import map_tensors, tensors
 from interlocking_backprop.planning.phases import Phase, mean, phases_of
 from interlocking_backprop.planning.profiling import E2E
 from interlocking_backprop.schedule.costs import ComponentCosts, Costs
-from interlocking_backprop.schedule.list_scheduling import RULES, Rule, list_schedule
+from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.rules import RULES, Rule
 from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.training.config import TrainConfig

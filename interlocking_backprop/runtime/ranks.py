@@ -139,16 +139,17 @@ class Ranks:
     def close(self) -> None:
         if not self._guard.is_open:
             return
-        if not self._guard.has_failed:
-            with self._guard.doing(Operation.SHUTDOWN.call):
-                self._announced(Announcement(Operation.SHUTDOWN))
-                self._session.drain()
-                self._channels.flush()
-                self._headers.close()
-                dist.barrier(group=self._world.groups.control)
+        if self._guard.has_failed:  # who is still on the way out may wait in a group
+            self._guard.close()
+            return
+        with self._guard.doing(Operation.SHUTDOWN.call):
+            self._announced(Announcement(Operation.SHUTDOWN))
+            self._session.drain()
+            self._channels.flush()
+            self._headers.close()
+            dist.barrier(group=self._world.groups.control)
         self._guard.close()
-        if self._world.owns_default_group:
-            dist.destroy_process_group()
+        self._world.leave()
 
     def _announcement(self, operation: Operation, workload: Workload, batch: Batch) -> Announcement:
         """What rank 0 says of a batch."""

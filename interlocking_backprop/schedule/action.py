@@ -1,9 +1,9 @@
 """One action of a schedule, in the words and strings of ``torch.distributed.pipelining``.
 
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
-gradients (``2L0``), the optimizer update (``2U``), the evaluation of what comes out at an exit (``2E0``) and, since
-several gradients can cross a boundary, the index of the credit stream behind a dot, left out where it is 0 (``2I0``,
-``2I0.1``, ``2SEND_B0.1``).
+gradients (``2L0``), the optimizer update (``2U``) and the evaluation of what comes out at an exit (``2E0``). Several
+gradients can cross a boundary, so the index of the stream stands behind a dot where it is not 0 (``2I0.1``,
+``2SEND_B0.1``; ``2I0`` is stream 0).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kind(str, Enum):
 
     @property
     def has_stream(self) -> bool:
-        """Whether the action is about one credit stream."""
+        """Whether the action is about one stream."""
         return self in (Kind.BACKWARD_INPUT, Kind.FULL_BACKWARD, Kind.SEND_B, Kind.RECV_B)
 
     @property
@@ -51,6 +51,12 @@ class Kind(str, Enum):
 PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
 """The backward passes through a component."""
 
+_OTHER_END = {
+    Kind.SEND_F: (Kind.RECV_F, 1),
+    Kind.RECV_F: (Kind.SEND_F, -1),
+    Kind.SEND_B: (Kind.RECV_B, -1),
+    Kind.RECV_B: (Kind.SEND_B, 1),
+}
 _KINDS = "|".join(sorted((kind.value for kind in Kind), key=len, reverse=True))
 _ACTION = re.compile(rf"(?P<component>\d+)(?P<kind>{_KINDS})(?P<microbatch>\d+)?(?:\.(?P<stream>\d+))?")
 
@@ -73,8 +79,19 @@ class Action(NamedTuple):
     stream: int | None = None
 
     def __str__(self) -> str:
+        return f"{self.component}{self.short}"
+
+    @property
+    def short(self) -> str:
+        """The string without the component, for where that is clear."""
         microbatch = "" if self.microbatch is None else self.microbatch
-        return f"{self.component}{self.kind}{microbatch}" + (f".{self.stream}" if self.stream else "")
+        return f"{self.kind}{microbatch}" + (f".{self.stream}" if self.stream else "")
+
+    @property
+    def other_end(self) -> Action:
+        """The receive that belongs to a send, or the send that belongs to a receive."""
+        kind, distance = _OTHER_END[self.kind]
+        return Action(self.component + distance, kind, self.microbatch, self.stream)
 
     @classmethod
     def from_str(cls, text: str) -> Action:

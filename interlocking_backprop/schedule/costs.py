@@ -40,24 +40,14 @@ class ComponentCosts:
     shared_bytes: float = 0.0
 
 
-_FIELDS = {
-    Kind.FORWARD: "forward",
-    Kind.LOSS: "loss",
-    Kind.BACKWARD_INPUT: "backward_input",
-    Kind.BACKWARD_WEIGHT: "backward_weight",
-    Kind.FULL_BACKWARD: "full_backward",
-    Kind.UPDATE: "update",
-}
-
-
 @dataclass(frozen=True)
 class Costs:
     """What a step costs.
 
     Attributes:
-        components: by index.
-        latency: of a message.
-        bandwidth: bytes per unit of time; infinite by default.
+        components: the costs of each component.
+        latency: the time that a message of any size takes at least.
+        bandwidth: of a link, in bytes per unit of time; infinite by default.
     """
 
     components: Sequence[ComponentCosts]
@@ -70,16 +60,32 @@ class Costs:
         return cls([ComponentCosts(**costs)] * n_components)
 
     def duration(self, action: Action, *, follows_split: bool = False) -> float:
-        """How long an action keeps its rank busy; messages do not.
+        """How long an action keeps its rank busy. Messages do not: their time is that of the link.
 
         Args:
             action: the action.
             follows_split: whether its component's joint backward pass is carried out as ``I`` and ``W``.
         """
-        name = _FIELDS.get(action.kind)
-        if name is None:
-            return 0.0
         component = self.components[action.component]
         if action.kind is Kind.BACKWARD_WEIGHT and follows_split and component.split_weight is not None:
             return component.split_weight
-        return float(getattr(component, name))
+        return float(getattr(component, action.kind.name.lower(), 0.0))  # the fields bear the names of the kinds
+
+    def message_bytes(self, action: Action) -> float:
+        """The bytes of a message: an activation, a stream (as large as its activation) or gradients of shared weights.
+
+        Args:
+            action: what sends it.
+        """
+        i = action.component
+        if action.kind is Kind.REDUCE_GRAD:
+            return self.components[i].shared_bytes
+        return self.components[i if action.kind is Kind.SEND_F else i - 1].output_bytes
+
+    def occupancy(self, action: Action) -> float:
+        """How long a message occupies its link; it arrives after that and the latency.
+
+        Args:
+            action: what sends it.
+        """
+        return self.message_bytes(action) / self.bandwidth

@@ -20,8 +20,8 @@ def balanced_cuts(costs: Sequence[float], n_parts: int) -> list[int]:
     the dearest are even too.
 
     Args:
-        costs: of each item, not negative.
-        n_parts: how many parts; none of them is empty.
+        costs: the cost of each item, not negative.
+        n_parts: the number of parts; none of them is empty.
 
     Returns:
         The number of items of each part.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from interlocking_backprop.common.checks import check_whole
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.scheme.streams import Pass, Workload
 
@@ -18,6 +19,9 @@ class Dependencies:
         n_microbatches: M.
         placement: for each component its rank. Neighbours on one rank hand over without a message.
         split: the components whose joint backward pass ``B`` is carried out as ``I`` and ``W``.
+
+    Raises:
+        ValueError: if there are no micro-batches, or the placement is impossible.
     """
 
     workload: Workload
@@ -25,9 +29,33 @@ class Dependencies:
     placement: tuple[int, ...]
     split: frozenset[int] = frozenset()
 
+    def __post_init__(self) -> None:
+        check_whole("n_microbatches", self.n_microbatches)
+        placement, k = list(self.placement), self.workload.n_components
+        if len(placement) != k:
+            raise ValueError(f"the placement names {len(placement)} components, the scheme has {k}.")
+        if placement != sorted(placement) or set(placement) != set(range(placement[-1] + 1)):
+            raise ValueError(
+                f"the placement is {placement}; expected every rank to hold neighbouring components, in ascending "
+                "order, and none to be empty."
+            )
+
     def crosses(self, i: int) -> bool:
         """Whether components i and i + 1 are on different ranks."""
         return i + 1 < len(self.placement) and self.placement[i] != self.placement[i + 1]
+
+    def channel(self, receive: Action) -> tuple[int, int, Kind]:
+        """The way that a message takes: from which rank, to which, and whether up or down.
+
+        The messages of a channel are received in the order in which they are sent.
+        """
+        return self.placement[receive.other_end.component], self.placement[receive.component], receive.kind
+
+    def n_messages(self, action: Action) -> int:
+        """How many messages an action sends to other ranks."""
+        if action.kind is Kind.REDUCE_GRAD:
+            return len(self.receivers(action.component))
+        return int(action.kind in (Kind.SEND_F, Kind.SEND_B))
 
     def backward_pass(self, action: Action) -> Pass:
         """The pass that an ``I``, ``W`` or ``B`` action carries out, wholly or in part."""
@@ -82,10 +110,8 @@ class Dependencies:
             return [Action(i, Kind.RECV_F, m) if self.crosses(i - 1) else Action(i - 1, Kind.FORWARD, m)]
         if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F):
             return [Action(i, Kind.FORWARD, m)]
-        if kind is Kind.RECV_F:
-            return [Action(i - 1, Kind.SEND_F, m)]
-        if kind is Kind.RECV_B:
-            return [Action(i + 1, Kind.SEND_B, m, s)]
+        if kind in (Kind.RECV_F, Kind.RECV_B):
+            return [action.other_end]
         if kind is Kind.SEND_B:
             assert s is not None
             return [self._yields_stream(i, m, s)]
@@ -103,7 +129,7 @@ class Dependencies:
         return needed
 
     def receivers(self, i: int) -> list[int]:
-        """The components on other ranks that get the gradients of what component i shares with them."""
+        """The components on other ranks to which component i sends its gradients of the weights that they share."""
         if i not in self.workload.sharers(i):
             return []
         holders = {j for tie in self.workload.ties if i in tie for j in tie}

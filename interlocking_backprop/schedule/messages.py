@@ -1,4 +1,21 @@
-"""When messages are sent and received, for an order of the actions that compute."""
+"""When messages are sent and received, for an order of the actions that compute.
+
+A message is sent as soon as there is something to send, and received where it is needed first, or with a later one of
+the same channel: messages arrive in the order in which they are sent.
+
+Pairwise, K = 3, one micro-batch; rank 1 computes ``1F0 1L0 1I0 1W0 1U``:
+
+    step  rank 0    rank 1    rank 2
+       0  0F0       1RECV_F0  2RECV_F0
+       1  0SEND_F0  1F0       2F0
+       2  0RECV_B0  1SEND_F0  2L0
+       3  0W0       1L0       2B0
+       4  0U        1I0       2SEND_B0
+       5            1SEND_B0  2U
+       6            1RECV_B0
+       7            1W0
+       8            1U
+"""
 
 from __future__ import annotations
 
@@ -10,48 +27,29 @@ from interlocking_backprop.schedule.dependencies import Dependencies
 
 
 def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies) -> tuple[tuple[Action, ...], ...]:
-    """Adds the messages to the compute actions of each rank.
-
-    A message is sent as soon as there is something to send, and received where it is needed first, or with a later one
-    of the same channel: messages arrive in the order in which they are sent.
-    """
+    """Adds the messages to the compute actions of each rank."""
     sends = {
         dependencies.prerequisites(action)[0]: action
         for action in dependencies.owed()
         if action.kind in (Kind.SEND_F, Kind.SEND_B)
     }
-    receive_of = {
-        dependencies.prerequisites(action)[0]: action
-        for action in dependencies.owed()
-        if action.kind in (Kind.RECV_F, Kind.RECV_B)
-    }
-    channels: defaultdict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
+    under_way: defaultdict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for order in orders:
         for action in order:
             if action in sends:
-                receive = receive_of[sends[action]]
-                channels[_channel(receive, dependencies)].append(receive)
-    return tuple(tuple(_rank_with_messages(order, dependencies, sends, channels)) for order in orders)
+                receive = sends[action].other_end
+                under_way[dependencies.channel(receive)].append(receive)
 
+    def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
+        received: set[Action] = set()
+        for action in order:
+            for needed in dependencies.prerequisites(action):
+                while needed.kind.is_communication and needed not in received:
+                    earliest = under_way[dependencies.channel(needed)].popleft()
+                    received.add(earliest)
+                    yield earliest
+            yield action
+            if action in sends:
+                yield sends[action]
 
-def _rank_with_messages(
-    order: Sequence[Action],
-    dependencies: Dependencies,
-    sends: dict[Action, Action],
-    channels: dict[tuple[int, int, Kind], deque[Action]],
-) -> Iterator[Action]:
-    received: set[Action] = set()
-    for action in order:
-        for needed in dependencies.prerequisites(action):
-            while needed.kind.is_communication and needed not in received:
-                earliest = channels[_channel(needed, dependencies)].popleft()
-                received.add(earliest)
-                yield earliest
-        yield action
-        if action in sends:
-            yield sends[action]
-
-
-def _channel(receive: Action, dependencies: Dependencies) -> tuple[int, int, Kind]:
-    send = dependencies.prerequisites(receive)[0]
-    return dependencies.placement[send.component], dependencies.placement[receive.component], receive.kind
+    return tuple(tuple(rank_with_messages(order)) for order in orders)

@@ -1,11 +1,16 @@
 """The order in which one process carries out a step: depth-first, so that little is alive at any time.
 
 Each backward pass runs as soon as the last loss that it needs has been computed, and a component's weights are updated
-as soon as its graphs have served everybody. For N-wise at most N components' graphs are alive; with one micro-batch
-one component's weight gradients:
+as soon as the last pass through its graphs is done. For N-wise at most N components' graphs are alive, and with one
+micro-batch one component's weight gradients.
 
-    3-wise, K = 5, one micro-batch (L, the losses, left out)
-      F0 F1 F2  I2 I1 W0 U0  F3  I3 I2 W1 U1  F4  B4 B3 W2 U2 U3 U4
+3-wise, K = 5, one micro-batch; a row is a component, time goes to the right:
+
+    0  F0                W0 U
+    1     F0          I0                    W0 U
+    2        F0 L0 I0                  I0.1                        W0 U
+    3                         F0 L0 I0                      B0.1 U
+    4                                            F0 L0 B0 U
 """
 
 from __future__ import annotations
@@ -28,14 +33,17 @@ def depth_first(workload: Workload, n_microbatches: int = 1, placement: Sequence
         placement: for each component its rank; by default one process holds them all. On several ranks each carries
             out its part of the same order, which is right for forward passes alone; for training `list_schedule` finds
             better ones.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
     placement = (0,) * workload.n_components if placement is None else tuple(placement)
+    dependencies = Dependencies(workload, n_microbatches, placement)
     orders: list[list[Action]] = [[] for _ in range(placement[-1] + 1)]
     for m in range(n_microbatches):
         for action in _microbatch(workload, m, is_last=m == n_microbatches - 1):
             orders[placement[action.component]].append(action)
-    actions = with_messages(orders, Dependencies(workload, n_microbatches, placement))
-    return Schedule(workload, n_microbatches, placement, actions)
+    return Schedule(workload, n_microbatches, placement, with_messages(orders, dependencies))
 
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:

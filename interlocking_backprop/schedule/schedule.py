@@ -6,17 +6,15 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
-from interlocking_backprop.schedule.action import Action
-from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.streams import Workload
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _FORMAT = 1
 
@@ -45,6 +43,12 @@ class Schedule:
     def n_ranks(self) -> int:
         return len(self.actions)
 
+    @cached_property
+    def dependencies(self) -> Dependencies:
+        """The actions that are owed, and what each of them needs."""
+        weight_passes = {action.component for _, action in self if action.kind is Kind.BACKWARD_WEIGHT}
+        return Dependencies(self.workload, self.n_microbatches, self.placement, self.workload.joint & weight_passes)
+
     def components_of(self, rank: int) -> list[int]:
         """The components that a rank holds, in ascending order."""
         return [i for i, owner in enumerate(self.placement) if owner == rank]
@@ -70,7 +74,7 @@ class Schedule:
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
         }
-        return json.dumps(fields, indent=1)
+        return json.dumps(fields, indent=1, default=int)  # the numbers may be numpy's
 
     @classmethod
     def from_json(cls, text: str) -> Schedule:
@@ -84,15 +88,13 @@ class Schedule:
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
-            ties = tuple(map(tuple, fields["ties"]))
+            heads, trainable, ties = (
+                tuple(fields["heads"]),
+                tuple(fields["trainable"]),
+                tuple(map(tuple, fields["ties"])),
+            )
             return cls(
-                workload=Workload(
-                    scheme,
-                    tuple(fields["heads"]),
-                    tuple(fields["trainable"]),
-                    ties,
-                    is_evaluation=fields.get("is_evaluation", False),
-                ),
+                workload=Workload(scheme, heads, trainable, ties, fields.get("is_evaluation", False)),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
                 actions=tuple(tuple(map(Action.from_str, actions)) for actions in fields["actions"]),
@@ -128,23 +130,6 @@ class Schedule:
         cells = [[cell for cell in line.split(",") if cell.strip()] for line in lines]
         actions = tuple(tuple(map(Action.from_str, row)) for row in cells)
         return Schedule(self.workload, self.n_microbatches, self.placement, actions)
-
-    def draw(self, path: str | Path | None = None, costs: Costs | None = None, steps: int = 3) -> Figure:
-        """Draws the schedule in time, as `interlocking_backprop.schedule.draw.draw` does.
-
-        Args:
-            path: where to save the picture; its ending (``.png``, ``.svg``, ``.pdf``) says as what.
-            costs: of the components; by default all equal, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
-            steps: how many step times the picture is wide.
-
-        Raises:
-            ValueError: if nothing in the schedule takes time.
-            ScheduleError: if the schedule is in deadlock.
-        """
-        # Imported when called: drawing simulates, and simulating is about schedules.
-        from interlocking_backprop.schedule.draw import draw
-
-        return draw(self, costs or Costs.uniform(self.n_components, split_weight=1.0), path, steps)
 
 
 def format_grid(schedule: Schedule, marked: tuple[int, int] | None = None) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Container, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 
 from interlocking_backprop.schedule.action import Action, Kind
-from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule, format_grid
-
-# The end that a message has on the other rank, as (kind, which component it is written for, seen from this one).
-_SENDS = {Kind.SEND_F: (Kind.RECV_F, 1), Kind.SEND_B: (Kind.RECV_B, -1)}
 
 
 class ScheduleError(ValueError):
@@ -28,43 +24,31 @@ def validate(schedule: Schedule) -> None:
         ScheduleError: with the step x rank grid, the offending cell marked.
     """
     _check_placement(schedule)
-    dependencies = Dependencies(
-        schedule.workload, schedule.n_microbatches, schedule.placement, split_components(schedule)
-    )
-    _check_complete(schedule, dependencies)
+    _check_complete(schedule)
     _check_accumulation_order(schedule)
     _check_message_order(schedule)
-    execution_order(schedule, dependencies)
-
-
-def split_components(schedule: Schedule) -> frozenset[int]:
-    """The components whose joint backward pass the schedule carries out as ``I`` and ``W``."""
-    joint = {
-        i for i, work in enumerate(schedule.workload.components) if work.weight_pass and work.weight_pass.kind == "B"
-    }
-    return frozenset(a.component for _, a in schedule if a.kind is Kind.BACKWARD_WEIGHT and a.component in joint)
+    execution_order(schedule)
 
 
 def _check_placement(schedule: Schedule) -> None:
-    placement, n_ranks = schedule.placement, schedule.n_ranks
-    if len(placement) != schedule.n_components:
-        raise ScheduleError(f"the placement names {len(placement)} components, the scheme has {schedule.n_components}.")
-    if list(placement) != sorted(placement) or sorted(set(placement)) != list(range(n_ranks)):
+    try:
+        n_ranks = schedule.dependencies.placement[-1] + 1
+    except ValueError as error:
+        raise ScheduleError(str(error)) from None
+    if schedule.n_ranks != n_ranks:
         raise ScheduleError(
-            f"the placement is {list(placement)} on {n_ranks} ranks; expected every rank to hold neighbouring "
-            "components, in ascending order, and none to be empty."
+            f"the schedule has {schedule.n_ranks} lists of actions; expected one for each of {n_ranks} ranks."
         )
 
 
-def _check_complete(schedule: Schedule, dependencies: Dependencies) -> None:
-    owed = Counter(dependencies.owed())
-    for rank, actions in enumerate(schedule.actions):
-        for n, action in enumerate(actions):
-            if owed[action] == 0:
-                raise _error(schedule, rank, n, f"{action} is not owed, or stands twice")
-            if dependencies.placement[action.component] != rank:
-                raise _error(schedule, rank, n, f"component {action.component} is not on rank {rank}")
-            owed[action] -= 1
+def _check_complete(schedule: Schedule) -> None:
+    owed = Counter(schedule.dependencies.owed())
+    for rank, n, action in _cells(schedule):
+        if owed[action] == 0:
+            raise _error(schedule, rank, n, f"{action} is not owed, or stands twice")
+        if schedule.placement[action.component] != rank:
+            raise _error(schedule, rank, n, f"component {action.component} is not on rank {rank}")
+        owed[action] -= 1
     for action in +owed:
         rank = schedule.placement[action.component]
         raise _error(schedule, rank, len(schedule.actions[rank]), f"rank {rank} lacks {action}")
@@ -72,39 +56,32 @@ def _check_complete(schedule: Schedule, dependencies: Dependencies) -> None:
 
 def _check_accumulation_order(schedule: Schedule) -> None:
     """Sums of gradients must not depend on the order of execution: ascending micro-batches for each accumulator."""
-    following: dict[tuple[int, bool], int] = defaultdict(int)
-    for rank, actions in enumerate(schedule.actions):
-        for n, action in enumerate(actions):
-            if action.kind in (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
-                accumulator = (action.component, action.kind is Kind.LOSS)
-                if action.microbatch != following[accumulator]:
-                    expected = action._replace(microbatch=following[accumulator])
-                    raise _error(schedule, rank, n, f"{action} accumulates before {expected}")
-                following[accumulator] += 1
+    following: Counter[tuple[int, bool]] = Counter()
+    for rank, n, action in _cells(schedule):
+        if action.kind in (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
+            accumulator = (action.component, action.kind is Kind.LOSS)
+            if action.microbatch != following[accumulator]:
+                expected = action._replace(microbatch=following[accumulator])
+                raise _error(schedule, rank, n, f"{action} accumulates before {expected}")
+            following[accumulator] += 1
 
 
 def _check_message_order(schedule: Schedule) -> None:
     """Between two ranks, in one direction, the messages are received in the order in which they are sent."""
-    sent: dict[tuple[int, int, bool], list[Action]] = defaultdict(list)
-    for rank, action in schedule:
-        if action.kind in _SENDS:
-            kind, offset = _SENDS[action.kind]
-            other = Action(action.component + offset, kind, action.microbatch, action.stream)
-            sent[rank, schedule.placement[other.component], kind is Kind.RECV_F].append(other)
-    taken: Counter[tuple[int, int, bool]] = Counter()
-    for rank, actions in enumerate(schedule.actions):
-        for n, action in enumerate(actions):
-            if action.kind in (Kind.RECV_F, Kind.RECV_B):
-                forward = action.kind is Kind.RECV_F
-                source = schedule.placement[action.component + (-1 if forward else 1)]
-                channel = (source, rank, forward)
-                expected = sent[channel][taken[channel]]
-                if action != expected:
-                    raise _error(schedule, rank, n, f"{action} is received where rank {source} sends {expected}")
-                taken[channel] += 1
+    channel = schedule.dependencies.channel
+    sent: dict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
+    for _, action in schedule:
+        if action.kind in (Kind.SEND_F, Kind.SEND_B):
+            sent[channel(action.other_end)].append(action.other_end)
+    for rank, n, action in _cells(schedule):
+        if action.kind in (Kind.RECV_F, Kind.RECV_B):
+            expected = sent[channel(action)].popleft()
+            if action != expected:
+                source = schedule.placement[action.other_end.component]
+                raise _error(schedule, rank, n, f"{action} comes before {expected}, which rank {source} sends first")
 
 
-def execution_order(schedule: Schedule, dependencies: Dependencies) -> list[Action]:
+def execution_order(schedule: Schedule) -> list[Action]:
     """All actions in an order in which they can be carried out one by one.
 
     Nothing is computed: each rank goes on as long as its next action has what it needs.
@@ -114,31 +91,34 @@ def execution_order(schedule: Schedule, dependencies: Dependencies) -> list[Acti
     """
     done: dict[Action, None] = {}
     position = [0] * schedule.n_ranks
+
+    def missing(rank: int) -> list[Action]:
+        """What the next action of a rank needs and does not have."""
+        action = schedule.actions[rank][position[rank]]
+        return [needed for needed in schedule.dependencies.prerequisites(action) if needed not in done]
+
+    unfinished = [rank for rank, actions in enumerate(schedule.actions) if actions]
     progress = True
     while progress:
         progress = False
-        for rank, actions in enumerate(schedule.actions):
-            while position[rank] < len(actions):
-                action = actions[position[rank]]
-                if any(a not in done for a in dependencies.prerequisites(action)):
-                    break
-                done[action] = None
+        for rank in unfinished:
+            while position[rank] < len(schedule.actions[rank]) and not missing(rank):
+                done[schedule.actions[rank][position[rank]]] = None
                 position[rank] += 1
                 progress = True
-    stuck = [(rank, position[rank]) for rank, actions in enumerate(schedule.actions) if position[rank] < len(actions)]
-    if stuck:
+        unfinished = [rank for rank in unfinished if position[rank] < len(schedule.actions[rank])]
+    if unfinished:
         # The one whose own order is at fault, if there is one: the others wait for it.
-        faults = [(rank, n) for rank, n in stuck if _needs_a_later_one(schedule.actions[rank][n:], dependencies, done)]
-        rank, n = (faults or stuck)[0]
-        action = schedule.actions[rank][n]
-        missing = [str(a) for a in dependencies.prerequisites(action) if a not in done]
-        raise _error(schedule, rank, n, f"{action} waits for ever for {', '.join(missing)}")
+        rank = min(unfinished, key=lambda rank: set(missing(rank)).isdisjoint(schedule.actions[rank]))
+        waits_for = ", ".join(map(str, missing(rank)))
+        action = schedule.actions[rank][position[rank]]
+        raise _error(schedule, rank, position[rank], f"{action} waits for ever for {waits_for}")
     return list(done)
 
 
-def _needs_a_later_one(actions: Sequence[Action], dependencies: Dependencies, done: Container[Action]) -> bool:
-    """Whether the first action needs one that comes behind it."""
-    return any(a in actions for a in dependencies.prerequisites(actions[0]) if a not in done)
+def _cells(schedule: Schedule) -> Iterator[tuple[int, int, Action]]:
+    """All (rank, position, action) triples, rank by rank."""
+    return ((rank, n, action) for rank, actions in enumerate(schedule.actions) for n, action in enumerate(actions))
 
 
 def _error(schedule: Schedule, rank: int, position: int, reason: str) -> ScheduleError:

@@ -8,10 +8,13 @@ of the head at component j, and loss K-1 the loss of the whole network. The sche
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from interlocking_backprop.common.checks import check_whole
 
 Reduction = Literal["furthest", "sum", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = ("furthest", "sum", "mean")
@@ -65,7 +68,6 @@ class Scheme:
 
 def e2e(n_components: int) -> Scheme:
     """End-to-end backpropagation: the last loss trains every component."""
-    _check_count("n_components", n_components)
     return Scheme(nwise(n_components, n_components).matrix, name="e2e")
 
 
@@ -92,8 +94,8 @@ def nwise(n_components: int, n: int, reduction: Reduction = "furthest") -> Schem
     Raises:
         ValueError: if K < 1, N < 1 or the reduction is unknown.
     """
-    _check_count("n_components", n_components)
-    _check_count("n", n)
+    check_whole("n_components", n_components)
+    check_whole("n", n)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; expected one of {', '.join(map(repr, REDUCTIONS))}.")
     matrix = np.zeros((n_components, n_components))
@@ -108,7 +110,6 @@ def nwise(n_components: int, n: int, reduction: Reduction = "furthest") -> Schem
 
 def deep_supervision(n_components: int) -> Scheme:
     """Every component descends the sum of all losses from its own on (Lee et al., AISTATS 2015)."""
-    _check_count("n_components", n_components)
     return Scheme(nwise(n_components, n_components, "sum").matrix, name="deep-supervision")
 
 
@@ -127,10 +128,10 @@ def decaying(n_components: int, decay: float, n: int | None = None) -> Scheme:
     Raises:
         ValueError: if a number is out of its range.
     """
-    _check_count("n_components", n_components)
+    check_whole("n_components", n_components)
     if n is not None:
-        _check_count("n", n)
-    if isinstance(decay, bool) or not isinstance(decay, (int, float, np.floating)) or not 0 < decay <= 1:
+        check_whole("n", n)
+    if isinstance(decay, bool) or not isinstance(decay, Real) or not 0 < decay <= 1:
         raise ValueError(f"decay is {decay!r}; expected a number above 0 and at most 1.")
     distance = np.subtract.outer(np.arange(n_components), np.arange(n_components)).T
     inside = (distance >= 0) & (distance < (n_components if n is None else n))
@@ -140,11 +141,6 @@ def decaying(n_components: int, decay: float, n: int | None = None) -> Scheme:
 
 def _window_name(n: int) -> str:
     return {1: "local", 2: "pairwise"}.get(n, f"{n}wise")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
 
 
 def _checked(matrix: Any) -> npt.NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 Component k wants the gradient of ``sum_j C[k, j] * loss_j``. Seen from the input of component i > k that is a linear
 combination of the losses from i on, with the row tail ``C[k, i:]`` as coefficients. Everything that the components
-below i want is therefore spanned by their tails, and it suffices to send one gradient, a *credit stream*, for each
+below i want is therefore spanned by their tails, and it suffices to send one gradient, a *stream*, for each
 vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
 streams than the rank of the tails cannot serve all of them: the number derived here is the least possible.
 
@@ -150,7 +150,7 @@ class Workload:
 
     @classmethod
     def evaluation(cls, exits: Sequence[bool]) -> Workload:
-        """Forward passes up to the last exit that is asked for, without credit for anybody.
+        """Forward passes alone, up to the last exit that is asked for.
 
         Args:
             exits: for each component, whether what comes out at its exit is evaluated.
@@ -163,10 +163,16 @@ class Workload:
     def n_components(self) -> int:
         return self.scheme.n_components
 
+    @cached_property
+    def joint(self) -> frozenset[int]:
+        """The components in which one pass yields a stream and the weight gradient, for both start from the same."""
+        passes = (work.weight_pass for work in self.components)
+        return frozenset(i for i, found in enumerate(passes) if found is not None and found.kind == "B")
+
     def sharers(self, i: int) -> list[int]:
         """The components, in ascending order, whose gradients weights of component i get, itself among them.
 
-        None if it shares no weights.
+        The list is empty if it shares no weights.
         """
         tied = {j for tie in self.ties if i in tie for j in tie}
         return [j for j in sorted(tied) if self._matrix[j].any()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 import torch
@@ -46,6 +46,13 @@ class World:
     device: torch.device
     groups: Groups
     owns_default_group: bool
+
+    def leave(self) -> None:
+        """Closes the connections; a default group that somebody else has made stays."""
+        for field in fields(self.groups):
+            dist.destroy_process_group(getattr(self.groups, field.name))
+        if self.owns_default_group:
+            dist.destroy_process_group()
 
 
 def has_ranks() -> bool:

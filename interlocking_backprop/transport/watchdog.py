@@ -16,7 +16,7 @@ import contextlib
 import faulthandler
 import json
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -209,6 +209,8 @@ class _Signals:
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
         self._writer.setblocking(False)
         self._before: int | None = None
         if threading.current_thread() is threading.main_thread():
@@ -218,7 +220,7 @@ class _Signals:
 
     def wait(self, seconds: float) -> bool:
         """Whether a signal came in that time."""
-        return bool(select.select([self._reader], [], [], seconds)[0])
+        return bool(self._selector.select(seconds))
 
     def read(self) -> int | None:
         """The signal that came, if it is one that ends the process."""
@@ -234,6 +236,7 @@ class _Signals:
             signal.set_wakeup_fd(self._before)
             if signal.getsignal(signal.SIGTERM) is _left_to_watchdog:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._selector.close()
         self._reader.close()
         self._writer.close()
 

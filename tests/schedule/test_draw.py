@@ -1,11 +1,10 @@
-"""Timelines, as text and as pictures."""
+"""Timelines as pictures."""
 
 from __future__ import annotations
 
 import pytest
 
 import interlocking_backprop as ib
-from interlocking_backprop.schedule.draw import draw, format_timeline
 from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 
@@ -13,54 +12,6 @@ from interlocking_backprop.schedule.schedule import Schedule
 def scheduled(scheme: ib.Scheme, m: int, ranks: int | None = None) -> Schedule:
     k = scheme.n_components
     return ib.list_schedule(ib.Workload.of(scheme), m, balanced_placement(k, ranks or k))
-
-
-def costs(k: int, **more: float) -> ib.Costs:
-    return ib.Costs.uniform(k, split_weight=1.0, **more)
-
-
-def text(schedule: Schedule, own_costs: ib.Costs, width: int = 100, steps: int = 2) -> list[str]:
-    return format_timeline(ib.simulate(schedule, own_costs, timeline_steps=steps), width).splitlines()
-
-
-def test_a_timeline_as_text():
-    """Steps in capital and small letters, idle time as dots, the axis above."""
-    assert text(scheduled(ib.pairwise(3), 1), costs(3), width=60) == [
-        "        0                   5                   10",
-        "rank 0  F0- ........W0----- f0- ........w0-----",
-        "rank 1      F0- I0- ....W0----- f0- i0- ....w0-----",
-        "rank 2          F0- I0- W0- ........f0- i0- w0-",
-    ]
-
-
-def test_components_that_share_a_rank_are_named():
-    assert text(scheduled(ib.local(4), 1, ranks=2), costs(4), width=60, steps=1) == [
-        "        0           2           4           6           8",
-        "rank 0  0F0-- 1F0-- 1W0-------- 0W0--------",
-        "rank 1              2F0-- 3F0-- 3W0-------- 2W0--------",
-    ]
-
-
-def test_names_give_way_where_there_is_no_room():
-    lines = text(scheduled(ib.e2e(2), 4), costs(2, loss=0.1, update=0.1), width=40)
-    assert all(len(line) <= 40 for line in lines)
-    assert lines[1].startswith("rank 0  ")
-
-
-def test_a_line_is_never_wider_than_asked_for():
-    schedule = scheduled(ib.nwise(8, 3), 2)
-    for width in (40, 77, 100, 200):
-        lines = text(schedule, costs(8), width)
-        assert len(lines) == 9
-        assert max(map(len, lines)) <= width
-
-
-def test_a_timeline_needs_something_to_show_and_room_for_it():
-    schedule = scheduled(ib.local(2), 1)
-    with pytest.raises(ValueError, match="has no timeline; call simulate"):
-        format_timeline(ib.simulate(schedule, costs(2), timeline_steps=0))
-    with pytest.raises(ValueError, match="width is 10; expected at least 18"):
-        format_timeline(ib.simulate(schedule, costs(2)), width=10)
 
 
 def labels(figure) -> list[str]:
@@ -72,7 +23,7 @@ def ticks(axis) -> list[str]:
 
 
 def test_a_picture_says_what_it_shows(tmp_path):
-    figure = draw(scheduled(ib.pairwise(3), 2), costs(3), tmp_path / "timeline.png")
+    figure = ib.draw(scheduled(ib.pairwise(3), 2), tmp_path / "timeline.png")
     axes = figure.axes[0]
     assert axes.get_title(loc="left") == (
         "pairwise, K = 3, M = 2   ·   step time 8 units (4 per micro-batch)   ·   utilization 83 %"
@@ -93,7 +44,7 @@ def test_a_picture_says_what_it_shows(tmp_path):
 
 def test_the_boxes_are_the_actions_of_the_steady_state():
     """Rank 0: F0 F1, two units idle, W0 W1; three steps are in view."""
-    figure = draw(scheduled(ib.pairwise(3), 2), costs(3), steps=3)
+    figure = ib.draw(scheduled(ib.pairwise(3), 2), steps=3)
     extents = [path.get_extents() for c in figure.axes[0].collections for path in c.get_paths()]
     first_row = [(float(box.x0), float(box.x1)) for box in extents if box.y0 == -0.4]
     assert first_row[0] == (0, 24)  # the row itself
@@ -104,26 +55,26 @@ def test_the_boxes_are_the_actions_of_the_steady_state():
 
 
 def test_actions_are_named_where_there_is_room():
-    found = labels(draw(scheduled(ib.pairwise(3), 2), costs(3)))
+    found = labels(ib.draw(scheduled(ib.pairwise(3), 2)))
     assert "one step: 8 units" in found
     assert {"F0", "F1", "I0", "I1", "W0", "W1"} <= set(found)
-    crowded = labels(draw(scheduled(ib.local(2), 1), costs(2), steps=60))
+    crowded = labels(ib.draw(scheduled(ib.local(2), 1), steps=60))
     assert crowded == ["one step: 3 units"]
 
 
 def test_costs_in_seconds_are_shown_in_milliseconds():
     seconds = ib.Costs([ib.ComponentCosts(0.001, 0, 0.001, 0.002, 0.002, split_weight=0.001)] * 4)
-    axes = draw(scheduled(ib.pairwise(4), 2, ranks=2), seconds, in_seconds=True, steps=1).axes[0]
+    axes = ib.draw(scheduled(ib.pairwise(4), 2, ranks=2), costs=seconds, in_seconds=True, steps=1).axes[0]
     assert axes.get_xlabel() == "time (ms)"
     assert axes.get_xlim() == pytest.approx((0, 14))
     assert "step time 14 ms (7 per micro-batch)" in axes.get_title(loc="left")
     assert ticks(axes.yaxis) == ["rank 0: 0-1", "rank 1: 2-3"]
 
 
-def test_a_schedule_draws_itself(tmp_path):
-    schedule = scheduled(ib.local(2), 1)
-    figure = schedule.draw(tmp_path / "a.svg")
-    assert "step time 3 units" in figure.axes[0].get_title(loc="left")
+def test_the_ending_of_the_path_says_as_what_it_is_saved(tmp_path):
+    costs = ib.Costs.uniform(2, forward=2.0)
+    figure = ib.draw(scheduled(ib.local(2), 1), tmp_path / "a.svg", costs)
+    assert "step time 4 units" in figure.axes[0].get_title(loc="left")
     assert "<svg" in (tmp_path / "a.svg").read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / "a.svg"]
 
@@ -131,9 +82,9 @@ def test_a_schedule_draws_itself(tmp_path):
 def test_what_cannot_be_drawn_is_an_error(tmp_path):
     schedule = scheduled(ib.local(2), 1)
     with pytest.raises(ValueError, match="nothing in the schedule takes time; pass costs"):
-        draw(schedule, ib.Costs([ib.ComponentCosts(0, 0, 0, 0, 0)] * 2))
-    with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
-        draw(schedule, costs(2), steps=0)
+        ib.draw(schedule, costs=ib.Costs([ib.ComponentCosts(0, 0, 0, 0, 0)] * 2))
+    with pytest.raises(ValueError, match="steps is 0; expected a whole number of at least 1"):
+        ib.draw(schedule, steps=0)
     with pytest.raises(ValueError, match="'xyz' is not supported"):
-        draw(schedule, costs(2), tmp_path / "a.xyz")
+        ib.draw(schedule, tmp_path / "a.xyz")
     assert not any(tmp_path.iterdir())

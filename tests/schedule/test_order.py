@@ -1,47 +1,115 @@
-"""The depth-first order of one process, as whole tables, and the bounds on what is alive."""
+"""The depth-first order of one process, as whole pictures, and the bounds on what is alive."""
 
 from __future__ import annotations
+
+from textwrap import indent
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import interlocking_backprop as ib
+from interlocking_backprop.schedule import order
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
 
-def order(scheme: ib.Scheme, m: int = 1) -> str:
-    return " ".join(map(str, depth_first(Workload.of(scheme), m).actions[0]))
+def picture(scheme: ib.Scheme, m: int = 1) -> str:
+    """A row for each component; time goes to the right, one action after another."""
+    schedule = depth_first(Workload.of(scheme), m)
+    rows = [f"{i} " for i in range(scheme.n_components)]
+    for action in schedule.actions[0]:
+        for i in range(scheme.n_components):
+            rows[i] += " " + (action.short if i == action.component else " " * len(action.short))
+    return "\n".join(row.rstrip() for row in rows)
 
 
 def test_e2e():
-    assert order(ib.e2e(3)) == "0F0 1F0 2F0 2L0 2B0 2U 1B0 1U 0W0 0U"
+    assert picture(ib.e2e(3)) == (
+        """\
+0  F0                    W0 U
+1     F0            B0 U
+2        F0 L0 B0 U"""
+    )
 
 
 def test_local():
-    assert order(ib.local(3)) == "0F0 0L0 0W0 0U 1F0 1L0 1W0 1U 2F0 2L0 2W0 2U"
+    assert picture(ib.local(3)) == (
+        """\
+0  F0 L0 W0 U
+1             F0 L0 W0 U
+2                        F0 L0 W0 U"""
+    )
 
 
 def test_pairwise():
-    assert order(ib.pairwise(3)) == "0F0 1F0 1L0 1I0 0W0 0U 2F0 2L0 2B0 2U 1W0 1U"
+    assert picture(ib.pairwise(4)) == (
+        """\
+0  F0          W0 U
+1     F0 L0 I0               W0 U
+2                   F0 L0 I0                 W0 U
+3                                 F0 L0 B0 U"""
+    )
 
 
 def test_3wise():
-    assert order(ib.nwise(5, 3)) == (
-        "0F0 1F0 2F0 2L0 2I0 1I0 0W0 0U "
-        "3F0 3L0 3I0 2I0.1 1W0 1U "
-        "4F0 4L0 4B0 4U 3B0.1 3U 2W0 2U"
-    )  # fmt: skip
+    found = picture(ib.nwise(5, 3))
+    assert found == (
+        """\
+0  F0                W0 U
+1     F0          I0                    W0 U
+2        F0 L0 I0                  I0.1                        W0 U
+3                         F0 L0 I0                      B0.1 U
+4                                            F0 L0 B0 U"""
+    )
+    assert indent(found, " " * 4) in order.__doc__
 
 
 def test_microbatches_run_one_after_another_and_update_at_the_end():
-    assert order(ib.pairwise(2), 2) == "0F0 1F0 1L0 1B0 0W0 0F1 1F1 1L1 1B1 1U 0W1 0U"
+    assert picture(ib.pairwise(3), 2) == (
+        """\
+0  F0          W0             F1          W1 U
+1     F0 L0 I0             W0    F1 L1 I1                 W1 U
+2                 F0 L0 B0                     F1 L1 B1 U"""
+    )
+
+
+def test_the_weight_gradient_comes_behind_the_input_gradients():
+    """Component 1 is trained by its own loss, which is there before loss 2, the one that component 0 waits for."""
+    assert picture(ib.Scheme([[0, 0, 1], [0, 1, 0], [0, 0, 1]])) == (
+        """\
+0  F0                          W0 U
+1     F0 L0            I0 W0 U
+2           F0 L0 B0 U"""
+    )
 
 
 def test_a_frozen_component_has_no_weight_pass_and_no_update():
-    assert order(ib.Scheme([[0, 1], [0, 0]])) == "0F0 1F0 1L0 1I0 0W0 0U"
+    assert picture(ib.Scheme([[0, 1], [0, 0]])) == (
+        """\
+0  F0          W0 U
+1     F0 L0 I0"""
+    )
+
+
+def test_an_evaluation_ends_at_the_last_exit_that_is_asked_for():
+    schedule = depth_first(Workload.evaluation([True, False, True, False]), 2, placement=(0, 1, 1, 2))
+    ib.validate(schedule)
+    assert str(schedule) == (
+        """\
+step  rank 0    rank 1    rank 2
+   0  0F0       1RECV_F0
+   1  0SEND_F0  1F0
+   2  0E0       2F0
+   3  0F1       2E0
+   4  0SEND_F1  1RECV_F1
+   5  0E1       1F1
+   6            2F1
+   7            2E1"""
+    )
+    assert Schedule.from_json(schedule.to_json()) == schedule
 
 
 @pytest.mark.parametrize("n", range(1, 7))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import interlocking_backprop as ib
@@ -68,6 +69,12 @@ def test_json_keeps_everything(tmp_path):
     assert loaded.workload.scheme.name == "3wise-mean"
 
 
+def test_json_takes_the_whole_numbers_of_numpy():
+    placement = ib.balanced_placement(4, np.int64(2))
+    original = ib.list_schedule(ib.Workload.of(ib.local(np.int64(4))), np.int64(2), np.array(placement))
+    assert Schedule.from_json(original.to_json()) == original
+
+
 def test_csv_keeps_the_order(tmp_path):
     original = two_ranks(RANK_0, RANK_1)
     original.save(tmp_path / "s.csv")
@@ -126,7 +133,7 @@ def test_what_cannot_run_is_rejected(rank_0, rank_1, message):
 def test_messages_arrive_in_the_order_in_which_they_are_sent():
     rank_0 = "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0W0 0RECV_B1 0W1 0U"
     rank_1 = "1RECV_F1 1RECV_F0 1F0 1L0 1B0 1SEND_B0 1F1 1L1 1B1 1SEND_B1 1U"
-    with pytest.raises(ib.ScheduleError, match="1RECV_F1 is received where rank 0 sends 1RECV_F0"):
+    with pytest.raises(ib.ScheduleError, match="1RECV_F1 comes before 1RECV_F0, which rank 0 sends first"):
         ib.validate(two_ranks(rank_0, rank_1, m=2))
 
 
@@ -146,3 +153,5 @@ def test_a_placement_holds_neighbours_together():
         bad = Schedule(original.workload, 1, placement, original.actions)
         with pytest.raises(ib.ScheduleError, match=message):
             ib.validate(bad)
+    with pytest.raises(ib.ScheduleError, match="has 1 lists of actions; expected one for each of 3 ranks"):
+        ib.validate(Schedule(original.workload, 1, (0, 1, 2), original.actions))

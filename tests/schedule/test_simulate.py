@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 import pytest
 from hypothesis import given, settings
 
 import interlocking_backprop as ib
-from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule import simulate as simulate_module
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, merged_order, simulate
-from interlocking_backprop.schedule.validate import split_components
 from interlocking_backprop.scheme.streams import Workload
-from tests.schedule.test_list_scheduling import problems
+from tests.schedule.test_any_problem import problems
 
 
 def rows(scheme: ib.Scheme, *orders: str, m: int = 1, placement: tuple[int, ...] | None = None) -> Schedule:
@@ -54,19 +55,15 @@ ONE_F_ONE_B = rows(
 
 
 def test_pairwise():
-    """Component 1 binds: its forward pass, those of component 2 with the joint backward pass, its own weights.
-
-    time      0    1    2    3    4    5    6    7    8
-    rank 0    F0   .    .    .    W0   W0   F0 of the next step
-    rank 1    .    .    F1   I1   .    .    W1   W1   F1 of the next step
-    rank 2    .    .    .    F2   B2   B2   .    .    .
-    """
-    simulation = simulate(PAIRWISE, ib.Costs.uniform(3))
-    assert last_step(simulation) == [
-        "0F0 0..1 0W0 4..6",
-        "1F0 2..3 1I0 3..4 1W0 6..8",
-        "2F0 3..4 2B0 4..6",
-    ]
+    """Component 1 binds: its forward pass, those of component 2 with the joint backward pass, its own weights."""
+    simulation = simulate(PAIRWISE, ib.Costs.uniform(3), timeline_steps=2)
+    picture = """\
+        0              5              10
+rank 0  F0 .........W0--- f0 .........w0---
+rank 1        F0 I0 ......W0--- f0 i0 ......w0---
+rank 2           F0 B0--- .........f0 b0---"""
+    assert ib.format_timeline(simulation, width=60) == picture
+    assert indent(picture, " " * 4) in simulate_module.__doc__
     assert simulation.step_time == 6
     assert simulation.busy == (3, 4, 3)
     assert simulation.limit == 4
@@ -270,9 +267,8 @@ def test_merged_order_has_every_action_behind_what_it_needs(problem):
     order = merged_order(schedule, costs)
     assert sorted(order) == sorted(action for _, action in schedule)
     place = {action: n for n, action in enumerate(order)}
-    dependencies = Dependencies(workload, m, placement, split_components(schedule))
     for action in order:
-        assert all(place[needed] < place[action] for needed in dependencies.prerequisites(action)), action
+        assert all(place[needed] < place[action] for needed in schedule.dependencies.prerequisites(action)), action
     for actions in schedule.actions:
         assert [place[a] for a in actions] == sorted(place[a] for a in actions)
 

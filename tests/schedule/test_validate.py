@@ -138,7 +138,7 @@ def test_messages_in_another_order_than_sent_are_marked_at_the_receiver():
     accumulation = error_of(rows(ib.e2e(2), rank_0, rank_1, m=2))
     assert "0W1 accumulates before 0W0 (rank 0, step 5)" in accumulation
     text = error_of(rows(ib.e2e(2), "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B1 0RECV_B0 0W0 0W1 0U", rank_1, m=2))
-    assert "0RECV_B1 is received where rank 1 sends 0RECV_B0 (rank 0, step 4)" in text
+    assert "0RECV_B1 comes before 0RECV_B0, which rank 1 sends first (rank 0, step 4)" in text
     assert marked(text) == "   4  >0RECV_B1<  1SEND_B0  <-- ERROR HERE"
 
 

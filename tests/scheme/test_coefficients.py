@@ -89,6 +89,11 @@ def test_a_bad_number_of_components_is_rejected(call, k):
         call(k)
 
 
+def test_numbers_may_be_those_of_numpy():
+    assert ib.nwise(np.int64(4), np.int32(3)) == ib.nwise(4, 3)
+    assert ib.decaying(np.int64(4), np.float32(0.5), np.int8(2)) == ib.decaying(4, 0.5, 2)
+
+
 def test_a_bad_window_is_rejected():
     with pytest.raises(ValueError, match="n is 0"):
         ib.nwise(3, 0)

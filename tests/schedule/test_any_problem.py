@@ -1,0 +1,80 @@
+"""Any scheme, placement and costs get a valid order of exactly what is owed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import interlocking_backprop as ib
+from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.rules import RULES
+from interlocking_backprop.schedule.schedule import Schedule
+from interlocking_backprop.schedule.simulate import simulate
+from interlocking_backprop.scheme.streams import Workload
+
+
+@st.composite
+def problems(draw):
+    """A scheme, M, a placement, and costs with messages that take time."""
+    k = draw(st.integers(1, 5))
+    coefficient = st.sampled_from([0, 0, 1, 1, -2, 0.5])
+    scheme = ib.Scheme([[draw(coefficient) if j >= i else 0 for j in range(k)] for i in range(k)])
+    cuts = draw(st.lists(st.booleans(), min_size=k - 1, max_size=k - 1))
+    placement = tuple(sum(cuts[:i]) for i in range(k))
+    time = st.sampled_from([0.0, 0.5, 1.0, 3.0])
+    components = [
+        ib.ComponentCosts(1.0, *(draw(time) for _ in range(5)), split_weight=draw(time), output_bytes=draw(time))
+        for _ in range(k)
+    ]
+    costs = ib.Costs(components, latency=draw(time), bandwidth=draw(st.sampled_from([1.0, float("inf")])))
+    ties = draw(st.sampled_from([(), (), ((0, k - 1),)])) if k > 1 else ()
+    return Workload.of(scheme, ties=ties), draw(st.integers(1, 3)), placement, costs
+
+
+def owed(schedule: Schedule) -> Counter[Action]:
+    """What the scheme demands, spelled out independently of the code that schedules."""
+    workload, placement = schedule.workload, schedule.placement
+    found: Counter[Action] = Counter()
+    for i, work in enumerate(workload.components):
+        up = i + 1 < workload.n_components and placement[i] != placement[i + 1]
+        down = i > 0 and placement[i] != placement[i - 1]
+        for m in range(schedule.n_microbatches):
+            found[Action(i, Kind.FORWARD, m)] += 1
+            found[Action(i, Kind.LOSS, m)] += work.computes_loss
+            own = work.weight_pass
+            for p in work.passes:
+                is_whole = p.kind == "B" and i not in schedule.dependencies.split
+                if p.stream is not None:
+                    found[Action(i, Kind.FULL_BACKWARD if is_whole else Kind.BACKWARD_INPUT, m, p.stream)] += 1
+                if p is own and not is_whole:
+                    found[Action(i, Kind.BACKWARD_WEIGHT, m)] += 1
+            found[Action(i, Kind.SEND_F, m)] += up
+            found[Action(i, Kind.RECV_F, m)] += down
+            for s in range(len(work.streams)):
+                found[Action(i, Kind.SEND_B, m, s)] += down
+            for s in range(len(workload.components[i + 1].streams) if up else 0):
+                found[Action(i, Kind.RECV_B, m, s)] += 1
+        shares = any(i in tie for tie in workload.ties)
+        found[Action(i, Kind.REDUCE_GRAD)] += shares and bool(workload.scheme.matrix[i].any())
+        found[Action(i, Kind.UPDATE)] += work.updates
+    return +found
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_any_problem_gets_a_valid_order_of_exactly_what_is_owed(problem):
+    workload, m, placement, costs = problem
+    schedule = list_schedule(workload, m, placement, costs)
+    ib.validate(schedule)
+    assert Counter(action for _, action in schedule) == owed(schedule)
+    assert simulate(schedule, costs).step_time >= simulate(schedule, costs).limit * (1 - 1e-9)
+    assert list_schedule(workload, m, placement, costs) == schedule
+
+
+def test_every_rule_leads_to_a_valid_order():
+    workload = Workload.of(ib.nwise(5, 3, "sum"))
+    for rule in RULES:
+        ib.validate(list_schedule(workload, 4, (0, 0, 1, 2, 3), rules=[rule]))
