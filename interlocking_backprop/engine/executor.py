@@ -149,13 +149,13 @@ class Executor:
             return partial(self._exit, place)
         assert transport is not None
         if kind is Kind.SEND_F:
-            return partial(self._send_forward, transport, Message(i, i + 1, m), (i + 1, m))
+            return partial(self._send_forward, transport.sender(Message(i, i + 1, m)), (i + 1, m))
         if kind is Kind.RECV_F:
-            return partial(self._receive_forward, transport, Message(i - 1, i, m), place)
+            return partial(self._receive_forward, transport.receiver(Message(i - 1, i, m)), place)
         assert stream is not None
         if kind is Kind.SEND_B:
-            return partial(self._send_backward, transport, Message(i, i - 1, m, stream), place, stream)
-        return partial(self._receive_backward, transport, Message(i + 1, i, m, stream), (i + 1, m), stream)
+            return partial(self._send_backward, transport.sender(Message(i, i - 1, m, stream)), place, stream)
+        return partial(self._receive_backward, transport.receiver(Message(i + 1, i, m, stream)), (i + 1, m), stream)
 
     def _forward(self, place: Place, state: State) -> None:
         i, m = place
@@ -245,19 +245,17 @@ class Executor:
         self._shared.take(i, state.shared)
         self._components[i].update()
 
-    def _send_forward(self, transport: Transport, message: Message, above: Place, state: State) -> None:
-        transport.send(message, state.packets.pop(above))
+    def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
+        send(state.packets.pop(above))
 
-    def _receive_forward(self, transport: Transport, message: Message, place: Place, state: State) -> None:
-        state.packets[place] = transport.receive(message)
+    def _receive_forward(self, receive: Callable[[], Packet], place: Place, state: State) -> None:
+        state.packets[place] = receive()
 
-    def _send_backward(self, transport: Transport, message: Message, place: Place, stream: int, state: State) -> None:
-        transport.send(message, state.credit[place].pop(stream))
+    def _send_backward(self, send: Callable[[Gradient], None], place: Place, stream: int, state: State) -> None:
+        send(state.credit[place].pop(stream))
 
-    def _receive_backward(
-        self, transport: Transport, message: Message, above: Place, stream: int, state: State
-    ) -> None:
-        state.credit[above][stream] = transport.receive(message)
+    def _receive_backward(self, receive: Callable[[], Gradient], above: Place, stream: int, state: State) -> None:
+        state.credit[above][stream] = receive()
 
     def _retire(self, place: Place, graph: Graph, state: State) -> None:
         """Lets go of a graph that has served everybody."""

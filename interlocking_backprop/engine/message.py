@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -51,8 +52,8 @@ class Message(NamedTuple):
 class Transport(Protocol):
     """Takes messages to components that are elsewhere, and brings theirs."""
 
-    def send(self, message: Message, value: Packet | Gradient) -> None:
-        """Sends without waiting."""
+    def sender(self, message: Message) -> Callable[[Any], None]:
+        """What sends a `Packet`, or a `Gradient`, without waiting."""
 
-    def receive(self, message: Message) -> Any:
-        """Waits for what `send` sends on the other side."""
+    def receiver(self, message: Message) -> Callable[[], Any]:
+        """What waits for it on the other side."""

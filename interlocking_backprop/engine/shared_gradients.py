@@ -43,7 +43,7 @@ class SharedGradients:
                 given[Message(i, j)] = gradients
             else:
                 assert self._transport is not None
-                self._transport.send(Message(i, j), gradients)
+                self._transport.sender(Message(i, j))(gradients)
 
     def take(self, i: int, given: dict[Message, Gradient]) -> None:
         """Adds to the gradients of component i's shared weights what the others have, in the order of components."""
@@ -64,7 +64,7 @@ class SharedGradients:
         if j in self._components:
             return given.pop(Message(j, i))
         assert self._transport is not None
-        gradients: Gradient = self._transport.receive(Message(j, i))
+        gradients: Gradient = self._transport.receiver(Message(j, i))()
         return gradients
 
     def _of(self, i: int) -> list[Tie]:

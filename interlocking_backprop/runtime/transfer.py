@@ -6,8 +6,8 @@ the receiver has done all that it has been given, and the other way round.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -27,10 +27,16 @@ class DeviceTransport:
         self._devices = devices
         self._on_the_way: dict[Message, Transfer] = {}
 
-    def send(self, message: Message, value: Tree) -> None:
+    def sender(self, message: Message) -> Callable[[Tree], None]:
+        return partial(self._send, message)
+
+    def receiver(self, message: Message) -> Callable[[], Tree]:
+        return partial(self._receive, message)
+
+    def _send(self, message: Message, value: Tree) -> None:
         self._on_the_way[message] = Transfer(value, self._devices[message.target])
 
-    def receive(self, message: Message) -> Tree:
+    def _receive(self, message: Message) -> Tree:
         return self._on_the_way.pop(message).result()
 
 
@@ -72,6 +78,6 @@ class Transfer:
         return copy
 
 
-@functools.cache
+@cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -10,15 +10,13 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from interlocking_backprop.engine.message import Gradient, Packet
-from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
 
@@ -57,26 +55,26 @@ class Channels:
         # Buffers are kept until they have been sent: those of the step before, and those of this one.
         self._sent: deque[list[tuple[dist.Work, Tensor, int]]] = deque([[], []])
 
-    def send(self, form: Format, value: Packet | Gradient, peer: int, group: dist.ProcessGroup) -> None:
-        """Sends a value of a known format without waiting."""
-        self._send(form.pack(value), peer, group)
+    def send(self, data: Tensor, peer: int, group: dist.ProcessGroup) -> None:
+        """Sends a contiguous tensor without waiting."""
+        self._sent[-1].append((self._post(dist.isend, data, peer, group), data, peer))
 
-    def expect(self, form: Format, peer: int, group: dist.ProcessGroup) -> Arrival:
+    def receive(self, data: Tensor, peer: int, group: dist.ProcessGroup) -> dist.Work:
         """Makes ready to receive what `send` sends."""
-        buffers, messages = form.layout.receive(self.device)
-        return Arrival(self, peer, form, buffers, [self._post(dist.irecv, data, peer, group) for data in messages])
+        return self._post(dist.irecv, data, peer, group)
 
     def send_object(self, value: Any, peer: int, group: dist.ProcessGroup) -> None:
         """Sends anything that pickles, without waiting; for what is said once."""
         data = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self.device)
-        self._send([torch.tensor([len(data)], device=self.device), data], peer, group)
+        self.send(torch.tensor([len(data)], device=self.device), peer, group)
+        self.send(data, peer, group)
 
     def receive_object(self, peer: int, group: dist.ProcessGroup) -> Any:
         """Waits for what `send_object` sent."""
         size = torch.empty(1, dtype=torch.int64, device=self.device)
-        self.wait(self._post(dist.irecv, size, peer, group), peer)
+        self.wait(self.receive(size, peer, group), peer)
         data = torch.empty(int(size), dtype=torch.uint8, device=self.device)
-        self.wait(self._post(dist.irecv, data, peer, group), peer)
+        self.wait(self.receive(data, peer, group), peer)
         return pickle.loads(data.cpu().numpy().tobytes())
 
     def send_header(self, header: Tensor, peer: int) -> dist.Work:
@@ -107,11 +105,6 @@ class Channels:
         for work, _, peer in self._sent.popleft():
             self.wait(work, peer)
         self._sent.append([])
-
-    def _send(self, messages: Sequence[Tensor], peer: int, group: dist.ProcessGroup) -> None:
-        sent = self._sent[-1]
-        for data in messages:
-            sent.append((self._post(dist.isend, data, peer, group), data, peer))
 
     def _post(
         self, operation: Callable[..., dist.Work | None], data: Tensor, peer: int, group: dist.ProcessGroup
@@ -152,22 +145,6 @@ class Connection:
         self._channels.waiting = None
         if isinstance(error, RuntimeError):
             raise PeerLost(self._peer, _reason(error)) from None
-
-
-class Arrival(NamedTuple):
-    """A packet or a gradient on its way here."""
-
-    channels: Channels
-    source: int
-    form: Format
-    buffers: list[Tensor]
-    works: list[dist.Work]
-
-    def wait(self) -> Packet | Gradient:
-        """The value, when it is here."""
-        for work in self.works:
-            self.channels.wait(work, self.source)
-        return self.form.filled(self.buffers)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -8,15 +8,17 @@ before, in the order in which the messages will arrive: a message finds its buff
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch.distributed as dist
+from torch import Tensor
 
 from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.schedule.action import Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.transport.channels import Arrival, Channels
+from interlocking_backprop.transport.channels import Channels
 from interlocking_backprop.transport.packing import Format
 from interlocking_backprop.transport.process_groups import Groups
 
@@ -26,6 +28,76 @@ class Road(NamedTuple):
 
     peer: int
     group: dist.ProcessGroup
+
+
+class Outgoing:
+    """A message that this rank sends whenever the program is carried out."""
+
+    def __init__(self, message: Message, road: Road, channels: Channels) -> None:
+        self._message, self._road, self._channels = message, road, channels
+        self._format: Format | None = None
+
+    def send(self, value: Packet | Gradient) -> None:
+        """Sends the message without waiting, the first time with its format ahead of it.
+
+        Raises:
+            ValueError: if a packet does not look as it did before.
+        """
+        if self._format is None:
+            self._format = Format.of(value)
+            self._channels.send_object(self._format.tree, *self._road)
+        # A gradient looks like the activation that it is for.
+        elif self._message.stream is None and not self._format.is_of(value):
+            raise ValueError(
+                f"component {self._message.source} returned {Format.of(value)} for micro-batch "
+                f"{self._message.microbatch}, and {self._format} before, for inputs of the same shape; on several "
+                "ranks the shapes of activations have to follow from those of the inputs."
+            )
+        for data in self._format.pack(value):
+            self._channels.send(data, *self._road)
+
+    def send_zeros(self) -> None:
+        """Sends what looks like the message."""
+        assert self._format is not None
+        self.send(self._format.zeros(self._channels.device))
+
+
+class Incoming:
+    """A message that this rank receives whenever the program is carried out.
+
+    Args:
+        road: by which it comes.
+        awaited: the first time: what has not come by this road yet, this message included, in the order in which it
+            comes.
+        channels: of this rank.
+    """
+
+    def __init__(self, road: Road, awaited: deque[Incoming], channels: Channels) -> None:
+        self._road, self._awaited, self._channels = road, awaited, channels
+        self._format: Format | None = None
+        # The tensors that will be filled, and what to wait for; of this time, and of the next if that is posted too.
+        self._posted: deque[tuple[list[Tensor], list[dist.Work]]] = deque()
+        awaited.append(self)
+
+    def post(self) -> None:
+        """Makes ready to receive the message once."""
+        assert self._format is not None
+        buffers, parts = self._format.receive(self._channels.device)
+        self._posted.append((buffers, [self._channels.receive(data, *self._road) for data in parts]))
+
+    def receive(self) -> Packet | Gradient:
+        """Waits for the message."""
+        while self._format is None:
+            self._awaited.popleft()._find_out()
+        buffers, works = self._posted.popleft()
+        for work in works:
+            self._channels.wait(work, self._road.peer)
+        return self._format.filled(buffers)
+
+    def _find_out(self) -> None:
+        """Waits for the format of the message."""
+        self._format = Format(self._channels.receive_object(*self._road))
+        self.post()
 
 
 class Exchange:
@@ -40,79 +112,46 @@ class Exchange:
 
     def __init__(self, schedule: Schedule, rank: int, channels: Channels, *, repeats: bool) -> None:
         self._channels = channels
-        self._incoming, self._outgoing = _roads(schedule, rank, channels.groups)
-        self._formats: dict[Message, Format] = {}
+        incoming, outgoing = _roads(schedule, rank, channels.groups)
+        awaited: defaultdict[Road, deque[Incoming]] = defaultdict(deque)
+        self._incoming = {message: Incoming(road, awaited[road], channels) for message, road in incoming.items()}
+        self._outgoing = {message: Outgoing(message, road, channels) for message, road in outgoing.items()}
         self._is_known = False
-        # What is posted, for this time and, from the second time on, for the next.
-        self._posted: deque[dict[Message, Arrival]] = deque()
-        self._n_times = 2 if repeats else 1
-        # The first time: what has not come yet, by road in the order in which it comes.
-        self._awaited: defaultdict[Road, deque[Message]] = defaultdict(deque)
+        self._n_ahead = 1 if repeats else 0
+        self._n_posted = 0
+
+    def sender(self, message: Message) -> Callable[[Packet | Gradient], None]:
+        return self._outgoing[message].send
+
+    def receiver(self, message: Message) -> Callable[[], Packet | Gradient]:
+        return self._incoming[message].receive
 
     def begin(self) -> None:
         """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too."""
         if self._is_known:
-            self._post(self._n_times)
-            return
-        self._posted.append({})
-        for message, road in self._incoming.items():
-            self._awaited[road].append(message)
+            self._post(1 + self._n_ahead)
 
     def end(self) -> None:
-        """All messages of this time have been received, and all sends begun."""
-        self._posted.popleft()
-        if not self._is_known:
-            self._is_known = True
-            self._post(self._n_times - 1)
+        """All messages of this time have been received, and all sends begun; by now all formats are known."""
+        self._n_posted -= self._is_known
+        self._is_known = True
+        self._post(self._n_ahead)
 
     def drain(self) -> None:
         """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
-        while self._posted:
-            for message, road in self._outgoing.items():
-                zeros = self._formats[message].zeros(self._channels.device)
-                self._channels.send(self._formats[message], zeros, *road)
-            for arrival in self._posted.popleft().values():
-                arrival.wait()
+        for _ in range(self._n_posted):
+            for outgoing in self._outgoing.values():
+                outgoing.send_zeros()
+            for incoming in self._incoming.values():
+                incoming.receive()
             self._channels.flush()
-
-    def send(self, message: Message, value: Packet | Gradient) -> None:
-        """Sends a message without waiting.
-
-        Raises:
-            ValueError: if a packet does not look as it did before.
-        """
-        road = self._outgoing[message]
-        if not self._is_known:
-            self._formats[message] = Format.of(value)
-            self._channels.send_object(self._formats[message].tree, *road)
-        known = self._formats[message]
-        # A gradient looks like the activation that it is for.
-        if message.stream is None and not known.is_of(value):
-            raise ValueError(
-                f"component {message.source} returned {Format.of(value)} for micro-batch {message.microbatch}, and "
-                f"{known} before, for inputs of the same shape; on several ranks the shapes of activations have to "
-                "follow from those of the inputs."
-            )
-        self._channels.send(known, value, *road)
-
-    def receive(self, message: Message) -> Packet | Gradient:
-        """Waits for a message."""
-        if not self._is_known:
-            self._find_out(message)
-        return self._posted[0].pop(message).wait()
+        self._n_posted = 0
 
     def _post(self, n_times: int) -> None:
-        formats, expect = self._formats, self._channels.expect
-        while len(self._posted) < n_times:
-            self._posted.append({message: expect(formats[message], *road) for message, road in self._incoming.items()})
-
-    def _find_out(self, message: Message) -> None:
-        """Waits for the formats of all that comes by the same road, up to a message."""
-        road, arrivals = self._incoming[message], self._posted[0]
-        while message not in arrivals:
-            earliest = self._awaited[road].popleft()
-            self._formats[earliest] = Format(self._channels.receive_object(*road))
-            arrivals[earliest] = self._channels.expect(self._formats[earliest], *road)
+        for _ in range(self._n_posted, n_times):
+            for incoming in self._incoming.values():
+                incoming.post()
+        self._n_posted = n_times
 
 
 class Session:

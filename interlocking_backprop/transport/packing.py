@@ -46,40 +46,54 @@ class TensorFormat:
         )
 
 
-class Layout:
-    """How tensors of known formats travel.
+class Format:
+    """What a packet or a gradient looks like before it is there, and how its tensors travel.
 
-    It is made once for all messages that look the same: what there is to find out about them is found out here.
+    It is made once for all values that look the same: what there is to find out about them is found out here.
 
     Args:
-        formats: of the tensors, in their order.
+        tree: the packet, or the gradient, with a `TensorFormat` in the place of every tensor.
     """
 
-    def __init__(self, formats: Sequence[TensorFormat]) -> None:
-        self.formats = list(formats)
-        self._strides = [_strides(f.shape) for f in self.formats]
+    def __init__(self, tree: Packet | list[TensorFormat]) -> None:
+        self.tree = tree
+        self._is_packet = isinstance(tree, Packet)
+        self._is_flat = all(part is None or isinstance(part, TensorFormat) for part in tree)
+        self._tensors = [f for part in tree for f in _formats(part)]
+        self._strides = [_strides(f.shape) for f in self._tensors]
         # Empty tensors do not travel; neighbours that are small share a message.
-        groups = _groups([f.n_bytes for f in self.formats])
+        groups = _groups([f.n_bytes for f in self._tensors])
         self._messages = [self._places(group) for group in groups]
-        self._sizes = [sum(_aligned(self.formats[n].n_bytes) for n in group) for group in groups]
+        self._sizes = [sum(_aligned(self._tensors[n].n_bytes) for n in group) for group in groups]
         # By far the most frequent: a gradient. The way through the general case costs half as much again.
-        self._is_single = len(self.formats) == len(groups) == 1
+        self._is_single = len(self._tensors) == len(groups) == 1
         travelling = {n for group in groups for n in group}
-        self._empty = [n for n in range(len(self.formats)) if n not in travelling]
+        self._empty = [n for n in range(len(self._tensors)) if n not in travelling]
 
-    def pack(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """The messages that tensors travel in.
+    @classmethod
+    def of(cls, value: Packet | Gradient) -> Format:
+        parts = [map_tensors(TensorFormat.of, part) for part in value]
+        return cls(Packet(*parts) if isinstance(value, Packet) else parts)
 
-        Args:
-            values: of these formats.
-        """
+    def is_of(self, value: Packet | Gradient) -> bool:
+        """Whether that is what a value looks like."""
+        if self._is_flat:
+            pairs = zip(self.tree, value, strict=True)
+            return all(part is None if form is None else form.is_of(part) for form, part in pairs)
+        return Format.of(value).tree == self.tree
+
+    def pack(self, value: Packet | Gradient) -> list[Tensor]:
+        """The messages that a value of this format travels in."""
+        values = value
+        if self._is_packet:
+            values = [t.detach() if t.requires_grad else t for part in value for t in tensors(part)]
         if self._is_single:
             return [_message(values[0].contiguous())]
         return [_joined([values[n] for n, _ in places]) for places in self._messages]
 
     def receive(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors that will be there when the messages have arrived, and the messages to receive into."""
-        formats, strides = self.formats, self._strides
+        formats, strides = self._tensors, self._strides
         if self._is_single:
             tensor = torch.empty(formats[0].shape, dtype=formats[0].dtype, device=device)
             return [tensor], [_message(tensor)]
@@ -101,60 +115,28 @@ class Layout:
             found[n] = torch.empty(formats[n].shape, dtype=formats[n].dtype, device=device)
         return [found[n] for n in range(len(formats))], messages
 
-    def _places(self, group: Sequence[int]) -> list[tuple[int, int]]:
-        """The tensors in a message: their indices, and where they begin, in elements of theirs."""
-        places, begin = [], 0
-        for n in group:
-            places.append((n, begin // self.formats[n].dtype.itemsize))
-            begin += _aligned(self.formats[n].n_bytes)
-        return places
-
-
-class Format:
-    """What a packet or a gradient looks like before it is there, and how its tensors travel.
-
-    Args:
-        tree: the packet, or the gradient, with a `TensorFormat` in the place of every tensor.
-    """
-
-    def __init__(self, tree: Packet | list[TensorFormat]) -> None:
-        self.tree = tree
-        self.layout = Layout([f for part in tree for f in _formats(part)])
-        self._is_flat = all(part is None or isinstance(part, TensorFormat) for part in tree)
-
-    @classmethod
-    def of(cls, value: Packet | Gradient) -> Format:
-        parts = [map_tensors(TensorFormat.of, part) for part in value]
-        return cls(Packet(*parts) if isinstance(value, Packet) else parts)
-
-    def is_of(self, value: Packet | Gradient) -> bool:
-        """Whether that is what a value looks like."""
-        if self._is_flat:
-            pairs = zip(self.tree, value, strict=True)
-            return all(part is None if form is None else form.is_of(part) for form, part in pairs)
-        return Format.of(value).tree == self.tree
-
-    def pack(self, value: Packet | Gradient) -> list[Tensor]:
-        """The messages that a value of this format travels in."""
-        if not isinstance(value, Packet):
-            return self.layout.pack(value)
-        values = [t for part in value for t in tensors(part)]
-        return self.layout.pack([t.detach() if t.requires_grad else t for t in values])
-
     def filled(self, values: list[Tensor]) -> Packet | Gradient:
         """The value, from its tensors."""
-        if not isinstance(self.tree, Packet):
+        if not self._is_packet:
             return values
         remaining = iter(values)
         return Packet(*(_filled(part, remaining) for part in self.tree))
 
     def zeros(self, device: torch.device) -> Packet | Gradient:
         """A value of this format that holds zeros."""
-        return self.filled([torch.zeros(f.shape, dtype=f.dtype, device=device) for f in self.layout.formats])
+        return self.filled([torch.zeros(f.shape, dtype=f.dtype, device=device) for f in self._tensors])
 
     def __str__(self) -> str:
         shown = self.tree.activation if isinstance(self.tree, Packet) else self.tree
         return str(pytree.tree_map_only(TensorFormat, lambda f: f"{tuple(f.shape)} {f.dtype}", shown))
+
+    def _places(self, group: Sequence[int]) -> list[tuple[int, int]]:
+        """The tensors in a message: their indices, and where they begin, in elements of theirs."""
+        places, begin = [], 0
+        for n in group:
+            places.append((n, begin // self._tensors[n].dtype.itemsize))
+            begin += _aligned(self._tensors[n].n_bytes)
+        return places
 
 
 def _formats(tree: Tree) -> list[TensorFormat]:

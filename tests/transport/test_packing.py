@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._pytree import tree_leaves
 
 from interlocking_backprop.engine.message import Packet
-from interlocking_backprop.transport.packing import Format, Layout, TensorFormat
+from interlocking_backprop.transport.packing import Format, TensorFormat
 
 CPU = torch.device("cpu")
 DTYPES = [
@@ -25,14 +25,14 @@ DTYPES = [
 ]
 
 
-def layout_of(values: list[torch.Tensor]) -> Layout:
-    return Layout([TensorFormat.of(v) for v in values])
+def format_of(values: list[torch.Tensor]) -> Format:
+    return Format([TensorFormat.of(v) for v in values])
 
 
 def sent_and_received(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    layout = layout_of(values)
-    messages = layout.pack(values)
-    received, buffers = layout.receive(CPU)
+    form = format_of(values)
+    messages = form.pack(values)
+    received, buffers = form.receive(CPU)
     for buffer, message in zip(buffers, messages, strict=True):
         buffer.copy_(message)
     return received
@@ -80,7 +80,7 @@ def test_a_format_is_all_that_a_receiver_needs():
 )
 def test_packets_and_gradients_are_put_together_again(value):
     sent = Format.of(value)
-    received, buffers = Format(sent.tree).layout.receive(CPU)
+    received, buffers = Format(sent.tree).receive(CPU)
     for buffer, message in zip(buffers, sent.pack(value), strict=True):
         buffer.copy_(message)
     got = sent.filled(received)
@@ -118,7 +118,7 @@ def test_a_column_of_a_row_has_no_unit_stride(n):
 
 def test_small_tensors_travel_together_each_at_an_aligned_place():
     values = [torch.ones(3, dtype=torch.bool), torch.arange(3.0), torch.arange(2)]
-    (message,) = layout_of(values).pack(values)
+    (message,) = format_of(values).pack(values)
     assert message.dtype == torch.uint8
     assert message.shape == (16 + 16 + 16,)
     assert message[:3].tolist() == [1, 1, 1]
@@ -140,16 +140,16 @@ def test_small_tensors_travel_together_each_at_an_aligned_place():
 )
 def test_large_tensors_travel_alone_and_empty_ones_not_at_all(sizes, messages):
     values = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
-    layout = layout_of(values)
-    assert [m.nbytes for m in layout.pack(values)] == messages
-    received, buffers = layout.receive(CPU)
+    form = format_of(values)
+    assert [m.nbytes for m in form.pack(values)] == messages
+    received, buffers = form.receive(CPU)
     assert [b.nbytes for b in buffers] == messages
     assert [r.nbytes for r in received] == sizes
 
 
 def test_a_tensor_alone_is_sent_without_a_copy():
     value = torch.arange(4.0)
-    (message,) = layout_of([value]).pack([value])
+    (message,) = format_of([value]).pack([value])
     assert message.data_ptr() == value.data_ptr()
 
 
