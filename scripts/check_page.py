@@ -44,20 +44,27 @@ WIDTHS = {"wide": 1280, "narrow": 390, "narrowest": 360}
 TIMEOUT = 60.0
 
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# A picture is an image, and its texts are found where it stands in its place as a part of the page.
 OVERLAPS = """
-[...document.querySelectorAll("svg.figure")].flatMap((svg) => {
+[...document.querySelectorAll("img.figure")].flatMap((image) => {
+  const holder = document.createElement("div");
+  holder.innerHTML = decodeURIComponent(image.src.slice(image.src.indexOf(",") + 1));
+  const svg = holder.querySelector("svg");
+  svg.style.width = "100%";
+  svg.style.height = "auto";
+  image.replaceWith(svg);
   const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
   const frame = svg.getBoundingClientRect();
   const found = [];
   texts.forEach(([a, p], i) => {
     if (p.left < frame.left - 1 || p.right > frame.right + 1 || p.top < frame.top - 1 || p.bottom > frame.bottom + 1)
-      found.push(`${JSON.stringify(a)} is cut off in ${svg.getAttribute("aria-label")}`);
+      found.push(`${JSON.stringify(a)} is cut off in ${image.alt}`);
     for (const [b, q] of texts.slice(i + 1)) {
       const width = Math.min(p.right, q.right) - Math.max(p.left, q.left);
       const height = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
       // Boxes of letters are taller than the letters.
       if (width > 1 && height > 0.4 * Math.min(p.height, q.height))
-        found.push(`${JSON.stringify(a)} lies on ${JSON.stringify(b)} in ${svg.getAttribute("aria-label")}`);
+        found.push(`${JSON.stringify(a)} lies on ${JSON.stringify(b)} in ${image.alt}`);
     }
   });
   return found;
@@ -183,12 +190,12 @@ def check(
     problems = [problem for event in opened.events if (problem := _problem(event, page))]
     if (wide := _evaluate(opened, TOO_WIDE)) > 0:
         problems.append(f"the page is {wide} pixels wider than the window of {WIDTHS[name]}")
-    problems += _evaluate(opened, OVERLAPS)
     if screenshots is not None:
         part = {} if first_screen else _whole(opened)
         picture = opened.call("Page.captureScreenshot", format="png", captureBeyondViewport=not first_screen, **part)
         screenshots.mkdir(parents=True, exist_ok=True)
         (screenshots / f"{page.stem}-{scheme}-{name}.png").write_bytes(base64.b64decode(picture["data"]))
+    problems += _evaluate(opened, OVERLAPS)
     return [f"{scheme}, {name}: {problem}" for problem in problems]
 
 

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from scipy import stats
 
 CONFIDENCE = 0.95
-
-
-class Spread(NamedTuple):
-    """Mean and standard deviation of a few values.
-
-    Attributes:
-        n: how many there are.
-        mean: None without any.
-        std: of the sample (its squares are divided by n - 1); None with fewer than two.
-    """
-
-    n: int
-    mean: float | None
-    std: float | None
 
 
 class Gap(NamedTuple):
@@ -43,13 +30,26 @@ class Gap(NamedTuple):
     low: float | None
     high: float | None
 
+    def verdict(self, maximize: bool) -> str:
+        """What the interval says: "better", "worse", "no clear difference", or "too few seeds to tell".
 
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and standard deviation of values, of which there may be one or none."""
+        An interval from two seeds is nine standard deviations wide to either side: that it contains zero says nothing.
+
+        Args:
+            maximize: whether more is better.
+        """
+        if self.low is None or self.high is None:
+            return "too few seeds to tell"
+        if self.low <= 0 <= self.high:
+            return "no clear difference" if self.n > 2 else "too few seeds to tell"
+        return "better" if (self.mean > 0) == maximize else "worse"
+
+
+def spread(values: Iterable[float]) -> tuple[int, float, float]:
+    """The number of values, their mean and the sample's standard deviation, which are NaN where values are too few."""
     values = list(values)
-    if not values:
-        return Spread(0, None, None)
-    return Spread(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    mean = statistics.fmean(values) if values else math.nan
+    return len(values), mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def gap(values: Mapping[int, float], reference: Mapping[int, float], confidence: float = CONFIDENCE) -> Gap | None:
@@ -66,28 +66,18 @@ def gap(values: Mapping[int, float], reference: Mapping[int, float], confidence:
     Returns:
         The difference; None if one side has no value.
     """
-    common = sorted(values.keys() & reference.keys())
-    if common:
-        differences = spread(values[seed] - reference[seed] for seed in common)
-        error = None if differences.std is None else differences.std / math.sqrt(differences.n)
-        return _interval(differences.mean, error, differences.n - 1, confidence, n=differences.n, paired=True)
-    a, b = spread(values.values()), spread(reference.values())
-    if a.mean is None or b.mean is None:
+    if not values or not reference:
         return None
-    n = min(a.n, b.n)
-    if a.std is None or b.std is None:
-        return Gap(n, False, a.mean - b.mean, None, None)
-    squares = a.std**2 / a.n, b.std**2 / b.n
-    below = squares[0] ** 2 / (a.n - 1) + squares[1] ** 2 / (b.n - 1)
-    freedom = sum(squares) ** 2 / below if below else float(n - 1)
-    return _interval(a.mean - b.mean, math.sqrt(sum(squares)), freedom, confidence, n=n, paired=False)
-
-
-def _interval(
-    mean: float | None, error: float | None, freedom: float, confidence: float, *, n: int, paired: bool
-) -> Gap:
-    assert mean is not None
-    if error is None:
-        return Gap(n, paired, mean, None, None)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    return Gap(n, paired, mean, mean - half, mean + half)
+    common = sorted(values.keys() & reference.keys())
+    a = [values[seed] for seed in common or values]
+    b = [reference[seed] for seed in common or reference]
+    n = min(len(a), len(b))
+    mean = statistics.fmean(x - y for x, y in zip(a, b, strict=True)) if common else spread(a)[1] - spread(b)[1]
+    if n < 2:
+        return Gap(n, bool(common), mean, None, None)
+    with warnings.catch_warnings():
+        # Differences that are all alike have an interval without width, of which SciPy warns.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_rel(a, b) if common else stats.ttest_ind(a, b, equal_var=False)
+        low, high = map(float, test.confidence_interval(confidence))
+    return Gap(n, bool(common), mean, low, high)

@@ -7,8 +7,8 @@ from interlocking_backprop.compare.statistics import gap, spread
 
 
 def test_spread_has_a_std_from_two_values_on():
-    assert spread([]) == (0, None, None)
-    assert spread([0.5]) == (1, 0.5, None)
+    assert spread([]) == (0, pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True))
+    assert spread([0.5]) == (1, 0.5, pytest.approx(math.nan, nan_ok=True))
     assert spread([1.0, 3.0]) == (2, 2.0, pytest.approx(math.sqrt(2)))
 
 
@@ -42,6 +42,24 @@ def test_one_pair_has_no_interval():
 def test_equal_differences_have_an_interval_without_width():
     assert gap({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}) == (2, True, 1.0, 1.0, 1.0)
     assert gap({0: 2.0, 1: 2.0}, {2: 1.0, 3: 1.0}) == (2, False, 1.0, 1.0, 1.0)
+
+
+def test_an_interval_from_two_seeds_that_contains_zero_says_nothing():
+    none = {0: 0.0, 1: 0.0, 2: 0.0}
+    cases = {
+        "better": [1.0, 1.1],
+        "worse": [-1.0, -1.1],
+        "too few seeds to tell": [-1.0, -9.0],
+        "no clear difference": [-1, 2, 1],
+    }
+    for expected, values in cases.items():
+        found = gap(dict(enumerate(values)), none)
+        assert found
+        assert found.verdict(maximize=True) == expected
+        assert found.verdict(maximize=False) == {"better": "worse", "worse": "better"}.get(expected, expected)
+    one = gap({0: 2.0}, none)
+    assert one
+    assert one.verdict(maximize=True) == "too few seeds to tell"
 
 
 def test_nothing_to_compare_is_no_gap():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from interlocking_backprop.compare.statistics import CONFIDENCE, Gap, Spread
+import pandas as pd
+
+from interlocking_backprop.compare.statistics import CONFIDENCE
 
 NOTHING = "\u2013"
+times = "{:.2f} \u00d7".format  # a ratio
 LEVEL = f"{100 * CONFIDENCE:g} %"
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """How a score is shown.
 
     Attributes:
@@ -30,52 +33,40 @@ class Metric:
 
     @property
     def words(self) -> str:
+        """The name in a sentence."""
         return self.name.replace("_", " ")
 
     @property
     def heading(self) -> str:
-        """Of a column."""
+        """The title of a column."""
         return f"{self.words.capitalize()}{' (%)' if self.is_share else ''}"
 
     @property
     def label(self) -> str:
-        """Of an axis."""
-        return f"{self.words} (%)" if self.is_share else f"{self.words}{'' if self.maximize else ' (less is better)'}"
+        """The title of an axis."""
+        return self.words + (" (%)" if self.is_share else "" if self.maximize else " (less is better)")
 
     @property
     def factor(self) -> float:
-        """From a score to the number that is shown."""
+        """The factor from a score to the number that is shown."""
         return 100.0 if self.is_share else 1.0
-
-    @property
-    def decimals(self) -> int:
-        return 2 if self.is_share else 3
-
-    @property
-    def unit(self) -> str:
-        """Of a difference, with a space before it."""
-        return " points" if self.is_share else ""
 
     def number(self, score: float, sign: str = "") -> str:
         """A score, or with sign="+" a difference, without its unit."""
-        return minus(f"{score * self.factor:{sign}.{self.decimals}f}")
+        return minus(f"{score * self.factor:{sign}.{2 if self.is_share else 3}f}")
 
-    def spread(self, value: Spread, *, unit: bool = False) -> str:
-        """Mean ± std."""
-        if value.mean is None:
-            return NOTHING
-        text = self.number(value.mean)
-        if value.std is not None:
-            text += f" ± {self.number(value.std)}"
-        return f"{text} %" if unit and self.is_share else text
+    def difference(self, scores: float, sign: str = "+") -> str:
+        """A difference with its unit."""
+        return self.number(scores, sign) + (" points" if self.is_share else "")
 
-    def verdict(self, gap: Gap) -> str:
-        """What an interval says: "better", "worse", "no clear difference", or nothing without one."""
-        if gap.low is None or gap.high is None:
-            return ""
-        if gap.low <= 0 <= gap.high:
-            return "no clear difference"
-        return "better" if (gap.mean > 0) == self.maximize else "worse"
+    def spread(self, mean: float, std: float) -> str:
+        """Mean ± standard deviation, as far as they are known."""
+        return known(mean, self.number) + ("" if pd.isna(std) else f" ± {self.number(std)}")
+
+
+def known(value: Any, show: Callable[[Any], str]) -> str:
+    """A value as a function shows it; a dash if it is missing."""
+    return NOTHING if pd.isna(value) else show(value)
 
 
 def minus(text: str) -> str:
@@ -87,29 +78,16 @@ def minus(text: str) -> str:
 
 def significant(value: float, digits: int = 3) -> str:
     """A number with so many digits that count, never in exponents."""
-    if not value:
-        return "0"
-    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1]) if value else digits
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
-def seconds(value: float) -> str:
-    """A time, in the unit that suits it."""
-    factor, unit = _unit(value)
-    return f"{significant(value * factor)} {unit}"
-
-
-def seconds_spread(value: float, std: float) -> str:
-    """A time and its standard deviation, in one unit."""
-    factor, unit = _unit(value)
-    return f"{significant(value * factor)} ± {significant(std * factor, 2)} {unit}"
-
-
-def _unit(value: float) -> tuple[float, str]:
-    for factor, unit in ((1e6, "µs"), (1e3, "ms"), (1.0, "s")):
-        if value * factor < (999.5 if factor > 1 else 6000):
-            return factor, unit
-    return 1 / 3600, "h"
+def seconds(value: float, std: float | None = None) -> str:
+    """A time in the unit that suits it, with its standard deviation in the same unit."""
+    units = ((1e6, "µs", 999.5), (1e3, "ms", 999.5), (1.0, "s", 6000.0), (1 / 3600, "h", float("inf")))
+    factor, unit = next((factor, unit) for factor, unit, most in units if value * factor < most)
+    spread = "" if std is None else f" ± {significant(std * factor, 2)}"
+    return f"{significant(value * factor)}{spread} {unit}"
 
 
 def size(n_bytes: float) -> str:
@@ -121,37 +99,22 @@ def size(n_bytes: float) -> str:
     return f"{significant(n_bytes)} GiB"
 
 
+def rate(per_second: float) -> str:
+    """A number of samples per second."""
+    return f"{significant(per_second)}/s"
+
+
 def count(number: int, thing: str) -> str:
     """A number of things."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def share(value: float) -> str:
-    """A share of 1, in per cent."""
-    return f"{100 * value:.0f} %"
-
-
-def times(value: float) -> str:
-    """A ratio."""
-    return f"{value:.2f} \u00d7"
-
-
-def passes(counts: dict[str, float]) -> str:
-    """How often each kind of action is carried out, on average."""
-    return " ".join(f"{kind}\u00a0{plain(count)}" for kind, count in counts.items())
-
-
-def plain(value: float) -> str:
-    """A number without more digits than it takes, and than mean anything."""
-    return f"{value:,.0f}" if value == int(value) else significant(value)
-
-
 def setting(value: object) -> str:
     """The value of a flag or of a part of the environment."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {setting(part)}" for key, part in value.items()) or "none"
+        value = [f"{key}: {setting(part)}" for key, part in value.items()]
     if isinstance(value, (list, tuple)):
-        return ", ".join(setting(part) for part in value) or "none"
+        return ", ".join(map(setting, value)) or "none"
     return "none" if value is None or value == "" else str(value)
 
 
@@ -161,8 +124,7 @@ def glue(text: str) -> str:
     return re.sub("(?<=\\d) (?=%|\u00d7|points|samples/s)", "\u00a0", text)
 
 
-def few(names: list[str], most: int = 4) -> str:
+def few(names: Sequence[object], most: int = 4) -> str:
     """Names in a sentence, and how many more there are."""
-    if len(names) > most + 1:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+    *first, last = map(str, names if len(names) <= most + 1 else [*names[:most], f"{len(names) - most} more"])
+    return f"{', '.join(first)} and {last}" if first else last

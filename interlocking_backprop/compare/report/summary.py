@@ -1,238 +1,166 @@
-"""What the runs of a comparison come to; everything that the report shows is taken from here."""
+"""What a comparison comes to, as data frames: tables, figures, sentences and files are all taken from these."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
+import pandas as pd
+
+from interlocking_backprop.compare.report.formatting import Metric
 from interlocking_backprop.compare.results import Comparison, Estimate, Profile, RunResult
-from interlocking_backprop.compare.statistics import Gap, Spread, gap, spread
+from interlocking_backprop.compare.statistics import gap, spread
 
 REFERENCE = "e2e"
+_KEYS = ["components", "scheme"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """The validation metric in the course of training, over the finished runs.
-
-    Attributes:
-        epochs: done, at each point.
-        steps: taken, at each point.
-        scores: of the runs.
-    """
-
-    epochs: tuple[int, ...]
-    steps: tuple[float, ...]
-    scores: tuple[Spread, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A scheme at a number of components.
-
-    Attributes:
-        scheme: its name.
-        components: K.
-        runs: all of them, by seed.
-        score: on the test set, over the finished runs.
-        gap: of the score to that of e2e; None for e2e itself and where either has no score.
-        exits: the test scores of each component's exit; None without a head.
-        curve: None without a finished run that was validated.
-        profile: of the scheme on one device; None if it was not measured.
-        relative_seconds: time of a step on one device over that of e2e.
-        estimate: of the scheme on K devices, with the micro-batches that suit it best.
-        throughput: samples per second on K devices.
-        speedup: throughput over that of the fastest pipeline of e2e.
-        clock: the fastest estimate of anything that trains as the scheme does.
-        overtaken_at: the fewest micro-batches with which a pipeline of e2e is faster than the scheme at its best.
-    """
-
-    scheme: str
-    components: int
-    runs: tuple[RunResult, ...]
-    score: Spread
-    gap: Gap | None
-    exits: tuple[Spread | None, ...]
-    curve: Curve | None
-    profile: Profile | None
-    relative_seconds: float | None
-    estimate: Estimate | None
-    throughput: float | None
-    speedup: float | None
-    clock: Estimate | None
-    overtaken_at: int | None
-
-    @property
-    def is_reference(self) -> bool:
-        return self.scheme == REFERENCE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Everything at one number of components.
-
-    Attributes:
-        components: K.
-        rows: one for each scheme, in the order in which they were asked for.
-        profiles: all that was measured, of schemes and baselines.
-        estimates: the best of each name, of schemes and baselines.
-        sweep: all estimates, by name, with rising numbers of micro-batches.
-        fastest_e2e: the fastest pipeline of e2e.
-    """
-
-    components: int
-    rows: tuple[Row, ...]
-    profiles: tuple[Profile, ...]
-    estimates: tuple[Estimate, ...]
-    sweep: dict[str, tuple[Estimate, ...]]
-    fastest_e2e: Estimate | None
-
-    @property
-    def reference(self) -> Row | None:
-        return next((row for row in self.rows if row.is_reference), None)
-
-    @property
-    def baselines(self) -> tuple[Estimate, ...]:
-        """The estimates of what is no scheme of its own."""
-        schemes = {row.scheme for row in self.rows}
-        return tuple(estimate for estimate in self.estimates if estimate.name not in schemes)
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Summary:
-    """A comparison and what it comes to.
+    """A comparison as data frames; what is not known is missing (None or NaN) in them.
 
     Attributes:
         comparison: as it was.
-        panels: one for each number of components.
+        metric: how its scores are shown.
+        runs: a row for each `RunResult`, and ``is_finished``: whether it has a score that can be counted.
+        curves: a row for each K, scheme and epoch after which all finished runs were validated, with ``step``, ``mean``
+            and ``std`` over these runs.
+        measured: a row for each `Profile`, and how its step relates to that of e2e.
+        modelled: a row for each `Estimate`, with its throughput, and its speedup over the fastest pipeline of e2e.
+        fastest: of ``modelled``, each pipeline with the number of micro-batches that suits it best.
+        results: a row for each K and scheme, with the columns of results.csv: what the runs come to, and the columns of
+            ``measured`` and ``fastest``.
     """
 
     comparison: Comparison
-    panels: tuple[Panel, ...]
+    metric: Metric
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    measured: pd.DataFrame
+    modelled: pd.DataFrame
+    fastest: pd.DataFrame
+    results: pd.DataFrame
 
     @property
-    def rows(self) -> list[Row]:
-        return [row for panel in self.panels for row in panel.rows]
+    def components(self) -> list[int]:
+        """The numbers of components, each once."""
+        return list(dict.fromkeys(self.comparison.components))
 
     @property
-    def runs(self) -> list[RunResult]:
-        return [run for row in self.rows for run in row.runs]
+    def unfinished(self) -> pd.DataFrame:
+        """The runs that no mean contains."""
+        return self.runs[~self.runs["is_finished"]]
 
     @property
-    def unfinished(self) -> list[RunResult]:
-        return [run for run in self.runs if not is_finished(run)]
+    def clocks(self) -> pd.DataFrame:
+        """Of ``fastest``, for each K and scheme the fastest pipeline that trains as the scheme does."""
+        return self.fastest.sort_values("modelled_step_seconds", kind="stable").drop_duplicates(_KEYS)
 
-    @property
-    def has_reference(self) -> bool:
-        return REFERENCE in self.comparison.schemes
+
+def of(frame: pd.DataFrame, k: int) -> pd.DataFrame:
+    """The rows of a number of components."""
+    return frame[frame["components"] == k]
 
 
 def summarize(comparison: Comparison) -> Summary:
     """Puts together what belongs together."""
-    return Summary(comparison, tuple(_panel(comparison, k) for k in dict.fromkeys(comparison.components)))
+    c = comparison
+    keys = [(k, scheme) for k in dict.fromkeys(c.components) for scheme in dict.fromkeys(c.schemes)]
+    runs, measured, modelled = _runs(c, keys), _measured(c), _modelled(c)
+    by_speed = modelled.sort_values("modelled_step_seconds", kind="stable")
+    fastest = by_speed.drop_duplicates(["components", "modelled_name"]).sort_index()
+    # A scheme is as fast as its own pipeline, or where it has none as the fastest that trains as it does.
+    own = by_speed.loc[(by_speed["modelled_name"] != by_speed["scheme"]).sort_values(kind="stable").index]
+    results = pd.DataFrame([{"metric": c.metric} | _scores(runs, k, scheme, c.maximize) for k, scheme in keys])
+    for costs in (measured[measured["measured_name"] == measured["scheme"]], own.drop_duplicates(_KEYS)):
+        results = results.join(costs.set_index(_KEYS), on=_KEYS)
+    results = results.drop(columns=["measured_name", "modelled_is_best"])
+    counts = ["gap_n", "measured_microbatches", "measured_n_steps", "modelled_microbatches", "modelled_peak_graphs"]
+    scores = ["mean", "std", "gap_to_e2e", "gap_low", "gap_high"]
+    results = results.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(scores, float))
+    return Summary(c, Metric(c.metric, c.maximize), runs, _curves(runs), measured, modelled, fastest, results)
 
 
-def is_finished(run: RunResult) -> bool:
-    """Whether a run has a score that can be counted."""
-    return run.status == "finished" and run.score is not None and math.isfinite(run.score)
+def _frame(kind: type, records: Iterable[Any], prefix: str) -> pd.DataFrame:
+    """A row for each record, whose fields, but for K and the scheme, get a prefix."""
+    frame = pd.DataFrame([vars(r) for r in records], columns=[field.name for field in dataclasses.fields(kind)])
+    return frame.rename(columns=lambda name: name if name in _KEYS else f"{prefix}{name}")
 
 
-def why_unfinished(run: RunResult) -> str:
-    """The reason why a run has no score that can be counted."""
-    if run.reason or run.status != "finished":
-        return run.reason or "no reason was recorded"
-    return f"its test score is {run.score}"
-
-
-def _panel(comparison: Comparison, k: int) -> Panel:
-    sweep: dict[str, tuple[Estimate, ...]] = {}
-    for estimate in sorted((e for e in comparison.estimates if e.components == k), key=lambda e: e.microbatches):
-        sweep[estimate.name] = (*sweep.get(estimate.name, ()), estimate)
-    schemes = tuple(dict.fromkeys(comparison.schemes))
-    names = [*(name for name in schemes if name in sweep), *sorted(sweep.keys() - set(schemes))]
-    estimates = {name: _fastest([e for e in sweep[name] if e.is_best] or sweep[name]) for name in names}
-    profiles = tuple(profile for profile in comparison.profiles if profile.components == k)
-    fastest_e2e = _fastest(e for e in estimates.values() if e and e.scheme == REFERENCE)
-    reference = _scores(_runs(comparison, REFERENCE, k))
-    return Panel(
-        components=k,
-        rows=tuple(_row(comparison, s, k, profiles, estimates, fastest_e2e, reference) for s in schemes),
-        profiles=profiles,
-        estimates=tuple(e for e in estimates.values() if e),
-        sweep={name: sweep[name] for name in names},
-        fastest_e2e=fastest_e2e,
+def _runs(c: Comparison, keys: list[tuple[int, str]]) -> pd.DataFrame:
+    runs = [r for key in keys for r in sorted(c.runs, key=lambda r: r.seed) if (r.components, r.scheme) == key]
+    is_finished = [r.status == "finished" and r.score is not None and math.isfinite(r.score) for r in runs]
+    unknown = [f"its test score is {r.score}" if r.status == "finished" else "no reason was recorded" for r in runs]
+    return _frame(RunResult, runs, "").assign(
+        is_finished=pd.Series(is_finished, dtype=bool),
+        score=lambda rows: rows["score"].astype(float).where(rows["is_finished"]),
+        reason=[r.reason or words for r, words in zip(runs, unknown, strict=True)],
     )
 
 
-def _row(
-    comparison: Comparison,
-    scheme: str,
-    k: int,
-    profiles: Iterable[Profile],
-    estimates: dict[str, Estimate | None],
-    fastest_e2e: Estimate | None,
-    reference: dict[int, float],
-) -> Row:
-    runs = _runs(comparison, scheme, k)
-    scores = _scores(runs)
-    by_name = {profile.name: profile for profile in profiles}
-    profile, e2e = by_name.get(scheme), by_name.get(REFERENCE)
-    clock = _fastest(e for e in estimates.values() if e and e.scheme == scheme)
-    estimate = estimates.get(scheme) or clock
-    return Row(
-        scheme=scheme,
-        components=k,
-        runs=runs,
-        score=spread(scores.values()),
-        gap=None if scheme == REFERENCE else gap(scores, reference),
-        exits=_exits([run for run in runs if is_finished(run)]),
-        curve=_curve([run for run in runs if is_finished(run)]),
-        profile=profile,
-        relative_seconds=profile.step_seconds / e2e.step_seconds if profile and e2e else None,
-        estimate=estimate,
-        throughput=comparison.batch_size / estimate.step_seconds if estimate else None,
-        speedup=fastest_e2e.step_seconds / estimate.step_seconds if estimate and fastest_e2e else None,
-        clock=clock,
-        overtaken_at=min(
-            (
-                e.microbatches
-                for e in comparison.estimates
-                if estimate and e.components == k and e.scheme == REFERENCE and e.step_seconds < estimate.step_seconds
-            ),
-            default=None,
-        ),
+def _scores(runs: pd.DataFrame, k: int, scheme: str, maximize: bool) -> dict[str, Any]:
+    """What the runs of a scheme come to."""
+    own, done = of(runs[runs["scheme"] == scheme], k), of(runs[runs["is_finished"]], k)
+    scores = {name: dict(zip(part["seed"], part["score"], strict=True)) for name, part in done.groupby("scheme")}
+    n, mean, std = spread(scores.get(scheme, {}).values())
+    difference = None if scheme == REFERENCE else gap(scores.get(scheme, {}), scores.get(REFERENCE, {}))
+    columns = list(zip(*done.loc[done["scheme"] == scheme, "exits"], strict=True)) or [()] * k
+    exits = [spread(v for v in column if v is not None and math.isfinite(v)) for column in columns]
+    return {
+        "scheme": scheme,
+        "components": k,
+        "n_runs": len(own),
+        "n_finished": n,
+        **{f"n_{status}": sum(own["status"] == status) for status in ("diverged", "failed")},
+        "mean": mean,
+        "std": std,
+        "gap_to_e2e": difference and difference.mean,
+        "gap_low": difference and difference.low,
+        "gap_high": difference and difference.high,
+        "gap_n": difference and difference.n,
+        "gap_paired": difference and difference.paired,
+        "verdict": difference and difference.verdict(maximize),
+        **{name: " ".join(map(str, sorted(set(own[name])))) for name in ("lr", "aux_lr_factor")},
+        **{f"exit_{i}_mean": mean for i, (_, mean, _) in enumerate(exits)},
+        **{f"exit_{i}_std": std for i, (_, _, std) in enumerate(exits)},
+    }
+
+
+def _measured(c: Comparison) -> pd.DataFrame:
+    measured = _frame(Profile, c.profiles, "measured_").rename(columns={"measured_passes": "passes"})
+    measured["passes"] = [" ".join(f"{kind}:{n:g}" for kind, n in counts.items()) for counts in measured["passes"]]
+    e2e = measured[measured["measured_name"] == REFERENCE].set_index("components")["measured_step_seconds"]
+    relative = measured["measured_step_seconds"] / measured["components"].map(e2e)
+    return measured.assign(measured_step_relative_to_e2e=relative)
+
+
+def _modelled(c: Comparison) -> pd.DataFrame:
+    """Schemes in the order in which they were asked for, then what else was modelled."""
+    order = [*c.schemes, *sorted({e.name for e in c.estimates} - {*c.schemes})]
+    estimates = sorted(c.estimates, key=lambda e: (order.index(e.name), e.microbatches))
+    modelled = _frame(Estimate, estimates, "modelled_")
+    modelled = modelled.rename(columns={"modelled_peak_bytes": "modelled_peak_bytes_of_fullest_device"})
+    seconds = modelled["modelled_step_seconds"]
+    e2e = modelled[modelled["scheme"] == REFERENCE].sort_values("modelled_step_seconds", kind="stable")
+    e2e = e2e.drop_duplicates("components").set_index("components")
+    name = e2e["modelled_name"] + ", M = " + e2e["modelled_microbatches"].astype(str)
+    return modelled.assign(
+        modelled_samples_per_second=c.batch_size / seconds,
+        modelled_fastest_e2e=modelled["components"].map(name),
+        modelled_speedup_over_fastest_e2e=modelled["components"].map(e2e["modelled_step_seconds"]) / seconds,
     )
 
 
-def _fastest(estimates: Iterable[Estimate | None]) -> Estimate | None:
-    return min((e for e in estimates if e), key=lambda e: e.step_seconds, default=None)
-
-
-def _runs(comparison: Comparison, scheme: str, k: int) -> tuple[RunResult, ...]:
-    runs = [run for run in comparison.runs if run.scheme == scheme and run.components == k]
-    return tuple(sorted(runs, key=lambda run: run.seed))
-
-
-def _scores(runs: Iterable[RunResult]) -> dict[int, float]:
-    return {run.seed: run.score for run in runs if is_finished(run) and run.score is not None}
-
-
-def _exits(runs: list[RunResult]) -> tuple[Spread | None, ...]:
-    columns = zip(*(run.exits for run in runs), strict=True)
-    values = ([v for v in column if v is not None and math.isfinite(v)] for column in columns)
-    return tuple(spread(column) if column else None for column in values)
-
-
-def _curve(runs: list[RunResult]) -> Curve | None:
-    """Over the epochs that all runs were validated at, so that a mean is always of the same runs."""
-    by_epoch = [{p.epoch: p for p in run.curve if math.isfinite(p.score)} for run in runs]
-    epochs = sorted(set.intersection(*(set(points) for points in by_epoch))) if by_epoch else []
-    if not epochs:
-        return None
-    columns = [[points[epoch] for points in by_epoch] for epoch in epochs]
-    return Curve(
-        epochs=tuple(epochs),
-        steps=tuple(sum(p.step for p in column) / len(column) for column in columns),
-        scores=tuple(spread(p.score for p in column) for column in columns),
+def _curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Over the epochs that all finished runs have, so that a mean is always of the same runs."""
+    done = runs[runs["is_finished"]]
+    points = [(run.components, run.scheme, *point) for run in done.itertuples() for point in run.curve]
+    points = pd.DataFrame(points, columns=[*_KEYS, "epoch", "step", "score"])
+    points = points[points["score"].abs() < math.inf]
+    curves = points.groupby([*_KEYS, "epoch"], as_index=False).agg(
+        step=("step", "mean"), mean=("score", "mean"), std=("score", "std"), n=("score", "size")
     )
+    curves = curves.join(done.groupby(_KEYS).size().rename("n_runs"), on=_KEYS)
+    return curves[curves["n"] == curves["n_runs"]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -37,7 +39,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.attributes: list[tuple[str, str]] = []
         self.text = ""
-        self.svg_texts: list[str] = []
+        self.pictures: list[ElementTree.Element] = []
         self._open: list[tuple[str, dict[str, str | None]]] = []
         self._table: TableRead | None = None
         self.feed(self.source)
@@ -50,6 +52,10 @@ class Page(HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
         if found.get("id"):
             self.ids.append(str(found["id"]))
+        if tag == "img":
+            kind, _, svg = str(found["src"]).partition(",")
+            assert kind == "data:image/svg+xml"
+            self.pictures.append(ElementTree.fromstring(unquote(svg)))
         if tag in _VOID:
             return
         self._open.append((tag, found))
@@ -78,10 +84,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._open or self._inside("script") or self._inside("style"):
-            return
-        if self._inside("svg"):
-            if self._open[-1][0] == "text":
-                self.svg_texts.append(data)
             return
         self.text += data
         if not self._table or not data.strip():

@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 
 from interlocking_backprop.compare.report.formatting import Metric, few, minus, seconds, significant, size
-from interlocking_backprop.compare.report.headline import caveats, headline
-from interlocking_backprop.compare.report.page import crossing
+from interlocking_backprop.compare.report.headline import caveats, crossings, headline
 from interlocking_backprop.compare.report.summary import summarize
 from tests.compare.report import made
 
@@ -57,13 +56,24 @@ def test_a_wide_interval_is_no_recommendation():
 
 def test_if_nothing_is_clear_that_is_what_is_said():
     found = summary_of(
-        {"e2e": [0.9, 0.8], "near": [0.8, 0.9], "fast": [0.7, 0.8]},
+        {"e2e": [0.9, 0.8, 0.9], "near": [0.8, 0.9, 0.9], "fast": [0.7, 0.8, 0.8]},
         units={("e2e", 2): 9.0, ("near", 2): 6.0, ("fast", 2): 3.0},
-        seeds=(0, 1),
     )
     (text,) = headline(found)
     assert text.startswith("At K = 4, no scheme shows a clear difference from e2e in accuracy; near has the best mean")
     assert "and fast is the fastest, 3.00 \u00d7 (\u221210.00 points" in text
+
+
+def test_two_seeds_do_not_show_that_there_is_no_difference():
+    found = summary_of({"e2e": [0.9, 0.9], "far": [0.69, 0.75], "near": [0.8, 0.9], "low": [0.6, 0.6]}, seeds=(0, 1))
+    (text,) = headline(found)
+    assert text.startswith("At K = 4, near comes closest to e2e in accuracy (\u22125.00 points, 95 % interval ")
+    assert "no clear difference" not in text
+    assert caveats(found)[-1].startswith("Two seeds can show a clear difference, but not that there is none")
+    # An interval from two seeds that leaves out zero still counts.
+    better = headline(summary_of({"e2e": [0.9, 0.9], "up": [0.95, 0.951], "far": [0.69, 0.75]}, seeds=(0, 1)))[0]
+    assert better.startswith("At K = 4, up is clearly better than e2e")
+    assert better.endswith("; too few seeds to tell: far.")
 
 
 def test_if_all_are_worse_the_closest_is_named():
@@ -107,10 +117,10 @@ def test_crossings_name_the_micro_batches_from_which_e2e_is_faster():
             ("local", 2): 3.0,
         },
     )
-    assert crossing(found.panels[0]) == (
+    assert crossings(found) == [
         "At K = 4, of the M that were tried for e2e (2, 8, 16), an e2e pipeline is faster from M = 8 than 3wise, "
         "from M = 16 than pairwise, and never faster than local."
-    )
+    ]
 
 
 @pytest.mark.parametrize(
