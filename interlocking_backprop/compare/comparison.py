@@ -28,8 +28,8 @@ from interlocking_backprop.training.trainer import Trainer
 _MODULES = (
     "torch._dynamo",
     "interlocking_backprop.training.trainer",
-    "interlocking_backprop.training.tasks.images",
-    "interlocking_backprop.training.tasks.text",
+    "interlocking_backprop.training.tasks.image_task",
+    "interlocking_backprop.training.tasks.text_task",
     "kornia.augmentation",
     "sklearn.datasets",
 )

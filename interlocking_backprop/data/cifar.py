@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from interlocking_backprop.data.find_files import find_files
-from interlocking_backprop.data.memory import Labelled, memory_data
+from interlocking_backprop.data.in_memory import Labelled, memory_data
 from interlocking_backprop.data.preparation import CIFAR10, CIFAR100, Normalisation
 from interlocking_backprop.data.split import Data, Options
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from interlocking_backprop.data.memory import Labelled, MemorySplit
+from interlocking_backprop.data.in_memory import Labelled, MemorySplit
 from interlocking_backprop.data.preparation import Normalisation, preparations
 from interlocking_backprop.data.split import Data, Options
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interlocking_backprop.data.find_files import find_files
-from interlocking_backprop.data.memory import Labelled, memory_data
+from interlocking_backprop.data.in_memory import Labelled, memory_data
 from interlocking_backprop.data.preparation import FASHION_MNIST
 from interlocking_backprop.data.split import Data, Options
 

@@ -16,7 +16,7 @@ from interlocking_backprop.text.tokenizer import Tokenizer, tokenizer_from_json
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.tasks.task import needed_heads
-from interlocking_backprop.training.tasks.text import TOKENIZER_FILE, transformer_of
+from interlocking_backprop.training.tasks.text_task import TOKENIZER_FILE, transformer_of
 
 
 class LanguageModel(NamedTuple):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from interlocking_backprop.data import Split, batches
-from interlocking_backprop.data.memory import Labelled, memory_data
+from interlocking_backprop.data.in_memory import Labelled, memory_data
 from interlocking_backprop.data.preparation import CIFAR10
 from interlocking_backprop.data.split import Data, Options
 

@@ -23,11 +23,11 @@ def build_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
     """
     # Imported here: each kind of task brings libraries that the other does not need.
     if config.network.model == "transformer":
-        from interlocking_backprop.training.tasks.text import text_task
+        from interlocking_backprop.training.tasks.text_task import text_task
 
         task = text_task(config, schemes)
     else:
-        from interlocking_backprop.training.tasks.images import image_task
+        from interlocking_backprop.training.tasks.image_task import image_task
 
         task = image_task(config, schemes)
     if len(task.main_nets) != config.components:
