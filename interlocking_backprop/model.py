@@ -21,18 +21,19 @@ from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measured_costs import measure_costs
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
+from interlocking_backprop.runtime.inspected import InspectedModel
 from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
 from interlocking_backprop.runtime.ranks import Ranks
 from interlocking_backprop.runtime.runtime import Runtime
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.coefficients import Scheme, check_scheme
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.process_groups import has_ranks
 
 
-class InterlockingBackpropModel(nn.Module):
+class InterlockingBackpropModel(InspectedModel):
     """A network cut by depth into components, each trained by the losses that the scheme gives it.
 
     Made by `build_model` and its shorthands. Until `enable_model_parallel` is called all components are on one device
@@ -119,13 +120,7 @@ class InterlockingBackpropModel(nn.Module):
         Raises:
             ValueError: if the scheme is for another number of components, or needs a head that is missing.
         """
-        if not isinstance(scheme, Scheme):
-            raise ValueError(f"the scheme is {scheme!r}; expected an interlocking_backprop.Scheme, e.g. nwise(k, 3).")
-        if scheme.n_components != len(self.components):
-            raise ValueError(
-                f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has "
-                f"{len(self.components)}; make it for {len(self.components)}."
-            )
+        check_scheme(scheme, len(self.components))
         self._workload(scheme)
         self._scheme = scheme
 
@@ -190,10 +185,8 @@ class InterlockingBackpropModel(nn.Module):
         """
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
-        batch = None
-        if self._runtime.reads_data:
-            batch = cut(inputs, targets, self.n_microbatches, self.losses, self.seed, self._n_steps, self.flag)
-        result = self._runtime.run(workload, batch)
+        batch = self._batch(inputs, targets)
+        result = self._runtime.run(workload, batch, on_gradients=self._on_gradients)
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -313,6 +306,11 @@ class InterlockingBackpropModel(nn.Module):
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
             known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
+
+    def _batch(self, inputs: Tree, targets: Tree) -> Batch | None:
+        if not self._runtime.reads_data:
+            return None
+        return cut(inputs, targets, self.n_microbatches, self.losses, self.seed, self._n_steps, self.flag)
 
     def _evaluate(self, function: Visit | None, inputs: Tree, targets: Tree, exits: Collection[int]) -> list[Any]:
         k = len(self.components)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.profiler import record_function
 
 from interlocking_backprop.engine.batch import Batch, Result
@@ -33,6 +34,9 @@ Place = tuple[int, int]
 Visit = Callable[[Tree, Tree], Any]
 """What an evaluation makes of the output at an exit and the targets."""
 
+OnGradients = Callable[[int, list[Parameter]], None]
+"""Called with a component's index and those of its parameters that have a gradient, main net first, before its update."""
+
 
 class State:
     """What is at hand while a batch is carried out, by component and micro-batch.
@@ -40,6 +44,8 @@ class State:
     Attributes:
         batch: that is carried out.
         visit: called at the exits of an evaluation.
+        on_gradients: called before each update.
+        updates: whether there are updates at all; if not, gradients are dropped in their place.
         packets: the inputs of forward passes to come.
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
@@ -49,8 +55,9 @@ class State:
         exits: by component, what was made of the output at its exit.
     """
 
-    def __init__(self, batch: Batch, visit: Visit | None) -> None:
+    def __init__(self, batch: Batch, visit: Visit | None, on_gradients: OnGradients | None, updates: bool) -> None:
         self.batch, self.visit = batch, visit
+        self.on_gradients, self.updates = on_gradients, updates
         self.packets = {(0, m): packet for m, packet in enumerate(batch.packets)}
         self.graphs: dict[Place, Graph] = {}
         self.at_exit: dict[Place, Packet] = {}
@@ -99,17 +106,26 @@ class Executor:
         last_uses = _last_uses(actions, self._work)
         self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
-    def run(self, batch: Batch, visit: Visit | None = None) -> Result:
+    def run(
+        self,
+        batch: Batch,
+        visit: Visit | None = None,
+        on_gradients: OnGradients | None = None,
+        *,
+        updates: bool = True,
+    ) -> Result:
         """Carries out a batch.
 
-        An exception from a module, a loss or an optimizer passes through as it is. What the step had accumulated is
+        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is. What the step had accumulated is
         dropped then; components that were updated before it stay updated.
 
         Args:
             batch: with packets if component 0 is at hand.
             visit: called with the output at each exit of an evaluation, and the targets.
+            on_gradients: called in a training step where all gradients of a component are there, before its update.
+            updates: whether components are updated; if not, their gradients are dropped there.
         """
-        state = State(batch, visit)
+        state = State(batch, visit, on_gradients, updates)
         is_profiled = torch._C._autograd._profiler_enabled()
         try:
             with torch.set_grad_enabled(self._trains), preserved(self._drawn_from):
@@ -242,8 +258,17 @@ class Executor:
         self._shared.give(i, state.shared)
 
     def _update(self, i: int, state: State) -> None:
+        component = self._components[i]
         self._shared.take(i, state.shared)
-        self._components[i].update()
+        if state.on_gradients is not None:
+            # What the function draws, noise say, depends on neither order nor placement, and changes nothing else.
+            with preserved([self._generators[i]]):
+                seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
+                state.on_gradients(i, [p for p in component.parameters() if p.grad is not None])
+        if state.updates:
+            component.update()
+        else:
+            component.free_gradients()
 
     def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
         send(state.packets.pop(above))

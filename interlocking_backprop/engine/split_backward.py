@@ -8,23 +8,20 @@ the gradients that the first half met at the *junctions*, the nodes of the graph
                       │                  │
                    weights            weights                  branches, left out by the first half
 
-Both halves together cost what the joint pass costs, and give the same numbers to the bit.
+Both halves together cost what the joint pass costs, and give the same numbers to the bit. Autograd hands over what a
+junction gets before the hooks on that tensor see it; so hooks that change gradients do so in each half, once.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import Parameter
-
-Gradients = tuple[Tensor | None, ...]
-
 
 class SplitBackward:
     """A backward pass through the graph of a component, in two halves.
@@ -37,30 +34,20 @@ class SplitBackward:
 
     def __init__(self, outputs: Sequence[Tensor], leaves: Sequence[Tensor], parameters: Sequence[Parameter]) -> None:
         self._outputs, self._leaves, self._parameters = list(outputs), list(leaves), list(parameters)
-        self._roots = [get_gradient_edge(output).node for output in self._outputs]
-        self._branches = _branches(self._roots, self._leaves, self._parameters)
+        self._branches = _branches(self._outputs, self._leaves, self._parameters)
         self._gradient: list[Tensor] = []
-        self._captured: dict[Node, Gradients] = {}
+        self._met: deque[Tensor | None] = deque()
 
     def inputs(self, gradient: Sequence[Tensor]) -> list[Tensor]:
         """The first half: the gradient of the inputs, from that of the outputs."""
         self._gradient = list(gradient)
-        junctions = self._branches.junctions if self._branches is not None else {}
-        hooks = [node.register_prehook(partial(self._capture, node)) for node in junctions]
-        try:
-            return list(
-                torch.autograd.grad(
-                    self._outputs,
-                    self._leaves,
-                    self._gradient,
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
+        junctions = self._branches.junctions if self._branches is not None else []
+        wanted = [*self._leaves, *(edge for junction in junctions for edge in junction.edges)]
+        found = torch.autograd.grad(self._outputs, wanted, self._gradient, retain_graph=True, allow_unused=True)
+        n = len(self._leaves)
+        self._met.extend(found[n:])
+        pairs = zip(self._leaves, found[:n], strict=True)
+        return [torch.zeros_like(leaf) if g is None else g for leaf, g in pairs]
 
     def weights(self, *, keep_graph: bool) -> None:
         """The second half: accumulates the gradients of the weights.
@@ -73,35 +60,45 @@ class SplitBackward:
             return
         for n, wanted in self._branches.roots.items():
             torch.autograd.backward(self._outputs[n], self._gradient[n], inputs=wanted, retain_graph=keep_graph)
-        for node, wanted in self._branches.junctions.items():
-            met = [(GradientEdge(node, n), g) for n, g in enumerate(self._captured.pop(node)) if g is not None]
-            edges, gradients = zip(*met, strict=True)
-            torch.autograd.backward(edges, gradients, inputs=wanted, retain_graph=keep_graph)
-
-    def _capture(self, node: Node, gradients: Gradients) -> None:
-        self._captured[node] = gradients
+        for junction in self._branches.junctions:
+            met = [(edge, g) for edge in junction.edges if (g := self._met.popleft()) is not None]
+            if met:
+                edges, gradients = zip(*met, strict=True)
+                torch.autograd.backward(edges, gradients, inputs=junction.weights, retain_graph=keep_graph)
 
 
-@dataclass(frozen=True)
-class _Branches:
+class _Junction(NamedTuple):
+    """A node on the way to the inputs where a branch leaves for weights.
+
+    Attributes:
+        edges: by which gradients come in.
+        weights: that branch off.
+    """
+
+    edges: list[GradientEdge]
+    weights: list[Parameter]
+
+
+class _Branches(NamedTuple):
     """Where the weights are.
 
     Attributes:
-        junctions: nodes on the way to the inputs, with the weights that branch off there.
+        junctions: from the outputs on.
         roots: indices of outputs that do not depend on the inputs, with the weights that they depend on.
     """
 
-    junctions: dict[Node, list[Parameter]]
+    junctions: list[_Junction]
     roots: dict[int, list[Parameter]]
 
 
-def _branches(roots: Sequence[Node], leaves: Sequence[Tensor], parameters: Sequence[Parameter]) -> _Branches | None:
+def _branches(outputs: Sequence[Tensor], leaves: Sequence[Tensor], parameters: Sequence[Parameter]) -> _Branches | None:
     """Finds the branches; None if two of them share a weight, for then the halves cannot be told apart."""
     inputs = {get_gradient_edge(leaf).node for leaf in leaves}
     weights = {get_gradient_edge(parameter).node: parameter for parameter in parameters}
+    roots = [get_gradient_edge(output) for output in outputs]
     spine: set[Node] = set()
     below: dict[Node, dict[Parameter, None]] = {}  # the weights that a node off the spine leads to
-    order = _postorder(roots)
+    order = _postorder([root.node for root in roots])
     for node in order:
         children = [child for child, _ in node.next_functions if child is not None]
         if node in inputs or any(child in spine for child in children):
@@ -110,14 +107,19 @@ def _branches(roots: Sequence[Node], leaves: Sequence[Tensor], parameters: Seque
             below[node] = {weights[node]: None}
         else:
             below[node] = {p: None for child in children for p in below[child]}
-    junctions: dict[Node, list[Parameter]] = {}
+    found: dict[Node, _Junction] = {}
     for node in reversed(order):
         if node in spine:
-            found = {p: None for child, _ in node.next_functions if child in below for p in below[child]}
-            if found:
-                junctions[node] = list(found)
-    detached = {n: list(below[root]) for n, root in enumerate(roots) if below.get(root)}
-    owners = Counter(p for found in (*junctions.values(), *detached.values()) for p in found)
+            wanted = {p: None for child, _ in node.next_functions if child in below for p in below[child]}
+            if wanted:
+                found[node] = _Junction([], list(wanted))
+    ends = [(root.node, root.output_nr) for root in roots]
+    for node, n in dict.fromkeys([*ends, *(end for node in order for end in node.next_functions)]):
+        if node in found:
+            found[node].edges.append(GradientEdge(node, n))
+    junctions = list(found.values())
+    detached = {n: list(below[root.node]) for n, root in enumerate(roots) if below.get(root.node)}
+    owners = Counter(p for wanted in (*(j.weights for j in junctions), *detached.values()) for p in wanted)
     return _Branches(junctions, detached) if all(count == 1 for count in owners.values()) else None
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from interlocking_backprop.engine.inspection import undisturbed_buffers
 from interlocking_backprop.engine.randomness import generator_of, preserved
 from interlocking_backprop.engine.tree import Tree, tensors
 
@@ -25,19 +26,14 @@ def undisturbed(modules: Sequence[nn.Module], sample_input: Tree, *, training: b
     """
     parts = list({part: None for module in modules for part in module.modules()})
     modes = [part.training for part in parts]
-    buffers = list({buffer: None for part in parts for buffer in part.buffers(recurse=False)})
-    values = [buffer.clone() for buffer in buffers]
     try:
-        with preserved(map(generator_of, devices_of(modules, sample_input))):
+        with undisturbed_buffers(modules), preserved(map(generator_of, devices_of(modules, sample_input))):
             for module in modules:
                 module.train(training)
             yield
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
-        with torch.no_grad():
-            for buffer, value in zip(buffers, values, strict=True):
-                buffer.copy_(value)
 
 
 def devices_of(modules: Sequence[nn.Module], sample_input: Tree) -> list[torch.device]:

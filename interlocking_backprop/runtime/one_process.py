@@ -15,7 +15,7 @@ import torch
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Executor, Visit
+from interlocking_backprop.engine.executor import Executor, OnGradients, Visit
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.runtime.transfer import DeviceTransport
@@ -87,10 +87,18 @@ class OneProcess:
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
         return self._program(workload, n_microbatches, tuple(self.devices())).schedule
 
-    def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
+    def run(
+        self,
+        workload: Workload,
+        batch: Batch | None,
+        visit: Visit | None = None,
+        on_gradients: OnGradients | None = None,
+        *,
+        updates: bool = True,
+    ) -> Result:
         assert batch is not None  # the only process reads the data
         program = self._program(workload, batch.n_microbatches, tuple(self.devices()))
-        return program.executor.run(batch, visit)
+        return program.executor.run(batch, visit, on_gradients, updates=updates)
 
     def gather(self, value: Any) -> list[Any]:
         return [value]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Visit
+from interlocking_backprop.engine.executor import OnGradients, Visit
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
@@ -105,8 +105,16 @@ class Ranks:
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
         return self._programs.scheduled(workload, n_microbatches).schedule
 
-    def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
-        operation = Operation.TRAINING_STEP
+    def run(
+        self,
+        workload: Workload,
+        batch: Batch | None,
+        visit: Visit | None = None,
+        on_gradients: OnGradients | None = None,
+        *,
+        updates: bool = True,
+    ) -> Result:
+        operation = Operation.TRAINING_STEP if updates else Operation.GRADIENTS
         if workload.is_evaluation:
             operation = Operation.FORWARD if visit is None else Operation.MAP_EXITS
         with self._guard.doing(operation.call):
@@ -120,7 +128,7 @@ class Ranks:
             program = self._programs.program(announced.program, workload, batch.n_microbatches, announced.digest)
             self._guard.watch(program.executor)
             self._session.begin(program.exchange)
-            result = program.executor.run(batch, visit)
+            result = program.executor.run(batch, visit, on_gradients, updates=updates)
             self._session.end()
         return result
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from interlocking_backprop.engine.batch import Batch, Result
-from interlocking_backprop.engine.executor import Visit
+from interlocking_backprop.engine.executor import OnGradients, Visit
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
@@ -37,13 +37,23 @@ class Runtime(Protocol):
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
         """The schedule by which a workload is carried out."""
 
-    def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
+    def run(
+        self,
+        workload: Workload,
+        batch: Batch | None,
+        visit: Visit | None = None,
+        on_gradients: OnGradients | None = None,
+        *,
+        updates: bool = True,
+    ) -> Result:
         """Carries out a workload on a batch; all ranks call this.
 
         Args:
             workload: of a training step or an evaluation.
             batch: where this process reads the data; else None.
             visit: what an evaluation makes of the output at each exit; by default it is the output itself.
+            on_gradients: called in a training step where all gradients of a component are there, before its update.
+            updates: whether a training step updates the components; if not, it drops their gradients there.
         """
 
     def gather(self, value: Any) -> list[Any]:

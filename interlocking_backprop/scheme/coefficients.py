@@ -66,6 +66,21 @@ class Scheme:
         return f"{self.name} ({self.n_components} components)\n{rows}"
 
 
+def check_scheme(scheme: object, n_components: int) -> None:
+    """Checks that something is a scheme for a model.
+
+    Raises:
+        ValueError: if it is no scheme, or one for another number of components.
+    """
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"the scheme is {scheme!r}; expected an interlocking_backprop.Scheme, e.g. nwise(k, 3).")
+    if scheme.n_components != n_components:
+        raise ValueError(
+            f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has {n_components}; make it "
+            f"for {n_components}."
+        )
+
+
 def e2e(n_components: int) -> Scheme:
     """End-to-end backpropagation: the last loss trains every component."""
     return Scheme(nwise(n_components, n_components).matrix, name="e2e")

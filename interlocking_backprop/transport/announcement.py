@@ -26,6 +26,7 @@ class Operation(IntEnum):
     FORWARD = 2
     MAP_EXITS = 3
     SHUTDOWN = 4
+    GRADIENTS = 5
 
     @property
     def call(self) -> str:

@@ -57,6 +57,31 @@ class TwoOutputs(nn.Module):
         return self.layer(x), torch.sin(self.position).expand(x.shape[0], -1)
 
 
+class InnerOutput(nn.Module):
+    """The first output is on the way to the second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.first(x)
+        return y, self.second(torch.tanh(y))
+
+
+class Hooked(nn.Module):
+    """A hook on the tensor at which a branch leaves for the weights changes the gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.layer(x)
+        y.register_hook(lambda g: 3 * g)
+        return torch.tanh(y)
+
+
 NETS = {
     "mlp": lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.GELU()),
     "batch norm": lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
@@ -67,6 +92,8 @@ NETS = {
     "shared weight": SharedWeight,
     "weight norm": lambda: nn.Sequential(WeightNormed(), nn.Tanh(), WeightNormed()),
     "two outputs": TwoOutputs,
+    "inner output": InnerOutput,
+    "hook": lambda: nn.Sequential(Hooked(), Hooked()),
     "identity": nn.Identity,
     "weights unused": lambda: nn.Sequential(nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 8)),
 }
