@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import ModuleList, Parameter
 
 from interlocking_backprop.engine.batch import Batch, cut

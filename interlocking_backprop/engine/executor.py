@@ -35,7 +35,7 @@ Visit = Callable[[Tree, Tree], Any]
 """What an evaluation makes of the output at an exit and the targets."""
 
 OnGradients = Callable[[int, list[Parameter]], None]
-"""Called with a component's index and those of its parameters that have a gradient, main net first, before its update."""
+"""Called before an update with the component's index and those of its parameters that have a gradient."""
 
 
 class State:
@@ -116,8 +116,8 @@ class Executor:
     ) -> Result:
         """Carries out a batch.
 
-        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is. What the step had accumulated is
-        dropped then; components that were updated before it stay updated.
+        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is. What the
+        step had accumulated is dropped then; components that were updated before it stay updated.
 
         Args:
             batch: with packets if component 0 is at hand.

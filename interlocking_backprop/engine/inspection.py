@@ -104,4 +104,3 @@ def undisturbed_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _gradients(net: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import Parameter
 
+
 class SplitBackward:
     """A backward pass through the graph of a component, in two halves.
 
@@ -114,9 +115,10 @@ def _branches(outputs: Sequence[Tensor], leaves: Sequence[Tensor], parameters: S
             if wanted:
                 found[node] = _Junction([], list(wanted))
     ends = [(root.node, root.output_nr) for root in roots]
-    for node, n in dict.fromkeys([*ends, *(end for node in order for end in node.next_functions)]):
-        if node in found:
-            found[node].edges.append(GradientEdge(node, n))
+    ends += [(child, n) for node in order for child, n in node.next_functions if child is not None]
+    for end, n in dict.fromkeys(ends):
+        if end in found:
+            found[end].edges.append(GradientEdge(end, n))
     junctions = list(found.values())
     detached = {n: list(below[root.node]) for n, root in enumerate(roots) if below.get(root.node)}
     owners = Counter(p for wanted in (*(j.weights for j in junctions), *detached.values()) for p in wanted)

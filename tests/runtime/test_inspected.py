@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import interlocking_backprop as ib
 from tests import oracle
 from tests.small_models import batch, sgd
-from tests.small_nets import Recorder, mlp_components, recorded
+from tests.small_nets import Recorder, mlp_components
 
 
 def model_of(scheme: ib.Scheme, optimizer=Recorder, *, nets=None, batch_norm=False, **options):
@@ -41,7 +41,9 @@ def expected(model: ib.InterlockingBackpropModel, scheme: ib.Scheme, x, target, 
     parts = list(zip(x.tensor_split(m), target.tensor_split(m), strict=True))
     nets = [component.main_net for component in model.components]
     heads = [component.aux_net for component in model.components[:-1]]
-    return list(zip(*oracle.gradients(*copy.deepcopy((nets, heads)), scheme, F.mse_loss, parts, (3, step)), strict=True))
+    return list(
+        zip(*oracle.gradients(*copy.deepcopy((nets, heads)), scheme, F.mse_loss, parts, (3, step)), strict=True)
+    )
 
 
 def assert_gradients(net: nn.Module | None, found: dict[str, torch.Tensor], wanted: list[torch.Tensor]) -> None:
@@ -156,7 +158,7 @@ class TestGradients:
             model.gradients(*batch(), ib.local(3))
         with pytest.raises(ValueError, match="is for 4 components, the model has 3; make it for 3"):
             model.gradients(*batch(), ib.e2e(4))
-        with pytest.raises(ValueError, match="the scheme is 'e2e'; expected an interlocking_backprop.Scheme"):
+        with pytest.raises(ValueError, match=r"the scheme is 'e2e'; expected an interlocking_backprop\.Scheme"):
             model.alignment(*batch(), "e2e")
         assert model.gradients(*batch())[0].main
 
@@ -320,7 +322,9 @@ class TestOnGradients:
         assert len({number for numbers in drawn.values() for number in numbers}) == 6
 
     def test_what_is_no_function(self):
-        with pytest.raises(ValueError, match=r"on_gradients got None; expected a function\(component index, parameters"):
+        with pytest.raises(
+            ValueError, match=r"on_gradients got None; expected a function\(component index, parameters"
+        ):
             model_of(ib.local(2)).on_gradients(None)
 
 
