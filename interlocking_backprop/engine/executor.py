@@ -262,7 +262,7 @@ class Executor:
         self._shared.take(i, state.shared)
         if state.on_gradients is not None:
             # What the function draws, noise say, depends on neither order nor placement, and changes nothing else.
-            with preserved([self._generators[i]]):
+            with torch.no_grad(), preserved([self._generators[i]]):
                 seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
                 state.on_gradients(i, [p for p in component.parameters() if p.grad is not None])
         if state.updates:

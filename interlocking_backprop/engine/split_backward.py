@@ -44,7 +44,13 @@ class SplitBackward:
         self._gradient = list(gradient)
         junctions = self._branches.junctions if self._branches is not None else []
         wanted = [*self._leaves, *(edge for junction in junctions for edge in junction.edges)]
-        found = torch.autograd.grad(self._outputs, wanted, self._gradient, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(
+            self._outputs,
+            wanted,  # type: ignore[arg-type]  # tensors and edges may be mixed
+            self._gradient,
+            retain_graph=True,
+            allow_unused=True,
+        )
         n = len(self._leaves)
         self._met.extend(found[n:])
         pairs = zip(self._leaves, found[:n], strict=True)

@@ -44,7 +44,7 @@ class InspectedModel(nn.Module):
         That is between the moment when all gradients of the component are there (summed over the micro-batches, and
         over all components that share a weight) and its clipping and update. The function may look at them, change
         them in place, or put others into ``.grad``; None there leaves a parameter out of the update. Several functions
-        are called in the order in which they were registered.
+        are called in the order in which they were registered, all under ``torch.no_grad()``.
 
         Random numbers that it draws from the generator of the component's device are keyed by the model's seed, the
         step and the component. On ranks each calls its own functions for its own components. Weights that components

@@ -240,8 +240,9 @@ class TestOnGradients:
         model = model_of(ib.local(3))
         calls = []
         handle = model.on_gradients(lambda i, _: (calls.append(i), handle.remove()))
+        model.on_gradients(lambda i, _: calls.append(-i))
         model.training_step(*batch())
-        assert calls == [0]
+        assert calls == [0, 0, -1, -2]
 
     def test_it_may_change_gradients_replace_them_and_leave_parameters_out(self):
         model = model_of(ib.local(2), lambda p: torch.optim.SGD(p, lr=1, weight_decay=0.5))
@@ -261,6 +262,23 @@ class TestOnGradients:
             torch.testing.assert_close(first.detach(), before[first] * 0.5)
             torch.testing.assert_close(second.detach(), before[second] * 0.5 - 1)
             assert all(torch.equal(p, before[p]) for p in others)
+
+    def test_it_records_no_graph(self):
+        model = model_of(ib.local(2), lambda p: torch.optim.SGD(p, lr=1))
+        decayed = model_of(ib.local(2), lambda p: torch.optim.SGD(p, lr=1, weight_decay=0.5))
+        graphs = []
+
+        def decay(_, parameters):
+            for p in parameters:
+                p.grad.add_(p, alpha=0.5)
+                graphs.append(p.grad.requires_grad)
+
+        model.on_gradients(decay)
+        for each in (model, decayed):
+            each.training_step(*batch())
+        assert graphs
+        assert not any(graphs)
+        assert all(map(torch.equal, model.parameters(), decayed.parameters()))
 
     def test_what_it_changes_is_clipped(self):
         plain, scaled = (model_of(ib.local(2), sgd, max_grad_norm=1e-3) for _ in range(2))
