@@ -8,6 +8,7 @@ from .engine.allocator import keep_freed_memory as keep_freed_memory
 from .engine.component import Component as Component
 from .huggingface import from_huggingface as from_huggingface
 from .model import InterlockingBackpropModel as InterlockingBackpropModel
+from .nets.batch_norm import set_batch_norm_momentum as set_batch_norm_momentum
 from .nets.heads import auxiliary_heads as auxiliary_heads
 from .nets.partition import Partition as Partition
 from .nets.partition import partition as partition
