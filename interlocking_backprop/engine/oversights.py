@@ -12,7 +12,6 @@ from torch.nn import Parameter
 
 from interlocking_backprop.engine.component import Component
 
-_CLIPPING = ("clip_grad_norm_", "clip_grad_value_")
 _Self = TypeVar("_Self", bound="Watchful")
 
 
@@ -38,10 +37,10 @@ class Watchful(nn.Module):
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All parameters. `torch.nn.utils.clip_grad_norm_` finds no gradient there after a step, and says so."""
         parameters = list(super().parameters(recurse))
-        caller = sys._getframe(1).f_code.co_name
-        if caller in _CLIPPING and all(p.grad is None for p in parameters):
+        # This is a generator, so who called it is known no sooner than who goes through it.
+        if sys._getframe(1).f_code.co_name == "clip_grad_norm_" and all(p.grad is None for p in parameters):
             warnings.warn(
-                f"{caller}() finds no gradients and clips nothing: training_step() has updated the weights and freed "
+                "clip_grad_norm_() finds no gradients and clips nothing: training_step() has updated the weights and freed "
                 "the gradients when it returns. Give build_model(max_grad_norm=…), which clips each component's gradient "
                 "before its update.",
                 stacklevel=3,
