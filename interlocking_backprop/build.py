@@ -174,13 +174,13 @@ def _losses(
     loss_function: LossFunction, of_heads: LossFunction | Sequence[LossFunction | None] | None, n_heads: int
 ) -> list[Loss]:
     """The loss of each component; where the function is the same, the loss is."""
-    functions = [*of_heads] if isinstance(of_heads, list | tuple) else [of_heads] * n_heads
-    if len(functions) != n_heads:
+    given = [*of_heads] if isinstance(of_heads, list | tuple) else [of_heads] * n_heads
+    if len(given) != n_heads:
         raise ValueError(
-            f"aux_loss_function has {len(functions)} entries for {n_heads + 1} components; expected {n_heads}, one for "
+            f"aux_loss_function has {len(given)} entries for {n_heads + 1} components; expected {n_heads}, one for "
             "every component but the last (None for the loss of the network), or one function for all."
         )
-    functions = [loss_function if function is None else function for function in (*functions, None)]
+    functions: list[Any] = [loss_function if function is None else function for function in (*given, None)]
     losses = {id(function): Loss(function) for function in functions}
     return [losses[id(function)] for function in functions]
 

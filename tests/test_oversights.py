@@ -27,7 +27,9 @@ class TestNeverTrained:
     def test_a_head_that_has_been_replaced(self):
         model = model_of(ib.local(2))
         model.components[0].aux_net = nn.Linear(5, 5).double()
-        with pytest.raises(ValueError, match=r"component 0 has parameters .*\(aux_net.weight, aux_net.bias\).*build_model"):
+        with pytest.raises(
+            ValueError, match=r"component 0 has parameters .*\(aux_net.weight, aux_net.bias\).*build_model"
+        ):
             model.training_step(*batch())
 
     def test_a_layer_that_has_been_appended_later(self):
@@ -63,7 +65,9 @@ class TestNeverTrained:
 
         centers = Centers()
         for loss in (centers, centers.to_centers):
-            with pytest.raises(ValueError, match=r"the loss .*Centers.* has the parameters 'centers', which nothing would"):
+            with pytest.raises(
+                ValueError, match=r"the loss .*Centers.* has the parameters 'centers', which nothing would"
+            ):
                 ib.build_model(*mlp_components(2), ib.local(2), sgd, F.mse_loss, aux_loss_function=loss)
         centers.requires_grad_(False)
         ib.build_model(*mlp_components(2), ib.local(2), sgd, centers).training_step(*batch())
@@ -92,6 +96,17 @@ class TestNotAsMeant:
         (message,) = said(lambda: model.training_step(*batch()))
         assert "training_step() in evaluation mode" in message
         assert "Call model.train()" in message
+
+    def test_nets_that_come_in_evaluation_mode(self):
+        nets, heads = mlp_components(3)
+        nets[0].eval()
+        nets[1].eval().requires_grad_(False)  # frozen, and so it may stay
+        nets[2][0].eval()  # a single layer, on purpose
+        model = ib.build_model(nets, heads, ib.local(3), sgd, F.mse_loss)
+        (message,) = said(lambda: model.training_step(*batch()))
+        assert "the main nets of components [0] are trained in evaluation mode" in message
+        model.train()
+        assert said(lambda: model.training_step(*batch())) == []
 
     def test_the_warning_points_to_the_users_line(self):
         model = model_of(ib.local(2)).eval()
@@ -122,7 +137,9 @@ class TestNotAsMeant:
 
     def test_a_loss_that_cannot_be_called_so(self):
         for loss in (lambda output: 0, lambda output, target, teacher: 0, F.triplet_margin_loss):
-            with pytest.raises(ValueError, match=r"the loss .* cannot be called as loss\(output, target\): .* Beside these"):
+            with pytest.raises(
+                ValueError, match=r"the loss .* cannot be called as loss\(output, target\): .* Beside these"
+            ):
                 model_of(ib.local(2), aux_loss_function=loss)
 
     def test_running_averages_of_batch_norm_per_step(self):
@@ -141,7 +158,10 @@ class TestNotAsMeant:
         torch.testing.assert_close(means[0], means[1])
 
     def test_a_momentum_out_of_range(self):
-        for m, momentum, message in ((0, 0.1, "n_microbatches is 0"), (2, 1.5, "momentum is 1.5; expected a number from 0")):
+        for m, momentum, message in (
+            (0, 0.1, "n_microbatches is 0"),
+            (2, 1.5, "momentum is 1.5; expected a number from 0"),
+        ):
             with pytest.raises(ValueError, match=message):
                 ib.set_batch_norm_momentum(nn.BatchNorm1d(3), m, momentum)
 

@@ -297,8 +297,8 @@ _OWN_LOSS = -1
 
 def _changed_in_place(i: int) -> ValueError:
     return ValueError(
-        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make its "
-        "first operation out of place, e.g. ReLU(inplace=False)."
+        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
+        "its first operation out of place, e.g. ReLU(inplace=False)."
     )
 
 

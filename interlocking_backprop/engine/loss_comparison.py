@@ -71,8 +71,8 @@ class Comparison:
         if noise > tolerance or max(difference) <= tolerance:
             return
         warnings.warn(
-            f"{name} gives {whole.value.item():.6g} for the first batch, but {parts.value.item():.6g} for its {self._n} "
-            f"micro-batches put together, and gradients at its output that differ by {difference[1]:.1%}. "
+            f"{name} gives {whole.value.item():.6g} for the first batch, but {parts.value.item():.6g} for its "
+            f"{self._n} micro-batches put together, and gradients at its output that differ by {difference[1]:.1%}. "
             "So training depends on n_microbatches. If the loss is a mean over something else than samples (targets "
             "that are not ignored, weights of classes), give it a method n_samples(target) that counts them. If it "
             "compares samples with one another (pairs of views), put what belongs together into one sample, along a "
@@ -82,7 +82,8 @@ class Comparison:
 
     def _whole(self, loss: Loss) -> _Outcome:
         columns = list(zip(*(part[:4] for part in self._parts), strict=True))
-        return _outcome(loss, Part(*(_joined(column) for column in columns), 1.0), self.component)
+        output, target, component_input, network_input = map(_joined, columns)
+        return _outcome(loss, Part(output, target, component_input, network_input, 1.0), self.component)
 
     def _of_parts(self, loss: Loss) -> _Outcome:
         outcomes = [_outcome(loss, part, self.component) for part in self._parts]
@@ -137,4 +138,3 @@ def _relative(a: Tensor, b: Tensor) -> float:
     scale = max(float(torch.linalg.vector_norm(t)) for t in (a, b))
     difference = float(torch.linalg.vector_norm(a - b))
     return 0.0 if difference == 0 else difference / scale if difference == difference else float("inf")
-

@@ -18,7 +18,9 @@ from interlocking_backprop.engine.tree import Tree
 
 Count = Callable[[Tree], "Tensor | float"]
 
-_FUNCTIONS = frozenset(f for n, f in vars(F).items() if n.endswith(("_loss", "cross_entropy", "_with_logits", "kl_div")))
+_FUNCTIONS = frozenset(
+    f for n, f in vars(F).items() if n.endswith(("_loss", "cross_entropy", "_with_logits", "kl_div"))
+)
 _OVER_TARGETS = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
 
 
@@ -26,11 +28,11 @@ class Counting(NamedTuple):
     """What is known of a loss.
 
     Attributes:
-        count: of a target: how many of whatever the loss is a mean over are in it; None if samples count.
+        n_samples: of a target: how many of whatever the loss is a mean over are in it; None if samples count.
         is_known: whether that is certain, because the loss is PyTorch's own or says so itself.
     """
 
-    count: Count | None
+    n_samples: Count | None
     is_known: bool
 
 
@@ -79,7 +81,9 @@ def refuse_parameters(functions: Iterable[Callable[..., Tensor]], trained: Itera
     for function in functions:
         inner: Any = function.func if isinstance(function, partial) else function
         inner = getattr(inner, "__self__", inner)  # a method of a module
-        names = [n for n, p in inner.named_parameters() if p.requires_grad and p not in held] if _is_module(inner) else []
+        names = (
+            [n for n, p in inner.named_parameters() if p.requires_grad and p not in held] if _is_module(inner) else []
+        )
         if names:
             raise ValueError(
                 f"the loss {loss_name(function)} has the parameters {', '.join(map(repr, names))}, which nothing would "

@@ -40,9 +40,9 @@ class Watchful(nn.Module):
         # This is a generator, so who called it is known no sooner than who goes through it.
         if sys._getframe(1).f_code.co_name == "clip_grad_norm_" and all(p.grad is None for p in parameters):
             warnings.warn(
-                "clip_grad_norm_() finds no gradients and clips nothing: training_step() has updated the weights and freed "
-                "the gradients when it returns. Give build_model(max_grad_norm=…), which clips each component's gradient "
-                "before its update.",
+                "clip_grad_norm_() finds no gradients and clips nothing: training_step() has updated the weights and "
+                "freed the gradients when it returns. Give build_model(max_grad_norm=…), which clips each component's "
+                "gradient before its update.",
                 stacklevel=3,
             )
         yield from parameters
@@ -55,13 +55,20 @@ class Watchful(nn.Module):
         """
         if not self.training:
             warnings.warn(
-                "training_step() in evaluation mode: dropout is off, and BatchNorm keeps its averages. Call model.train() "
-                "before; to keep single modules as they are, call eval() on these alone.",
+                "training_step() in evaluation mode: dropout is off, and BatchNorm keeps its averages. Call "
+                "model.train() before; to keep single modules as they are, call eval() on these alone.",
                 stacklevel=3,
             )
         if not self._is_looked_over:
             for i, component in enumerate(self.components):
                 _check_trained(i, component)
+            asleep = [i for i, c in enumerate(self.components) if c.is_trainable and not c.main_net.training]
+            if asleep and self.training:
+                warnings.warn(
+                    f"the main nets of components {asleep} are trained in evaluation mode, in which they were handed "
+                    "over (as transformers' from_pretrained does); call model.train() before the first step.",
+                    stacklevel=3,
+                )
             self._is_looked_over = True
 
 
@@ -80,7 +87,7 @@ def _check_trained(i: int, component: Component) -> None:
     if names:
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ValueError(
-            f"component {i} has parameters that were not there when the model was built ({listed}), and would never be "
-            "trained; replace heads and append layers first, then call build_model. Freeze them (requires_grad_(False)) "
+            f"component {i} has parameters that were not there when the model was built ({listed}), and would never "
+            "be trained; replace heads and append layers first, then call build_model. Freeze them (requires_grad_(False)) "
             "if that is what you want."
         )

@@ -12,12 +12,13 @@ def set_batch_norm_momentum(net: nn.Module, n_microbatches: int, momentum: float
     """Sets the momentum of every BatchNorm in a net per training step, whatever the number of micro-batches.
 
     Running mean and variance move by a fraction, the momentum, towards the statistics of each micro-batch, so with M of
-    them M times a step. Here each moves them by ``1 - (1 - momentum) ** (1 / M)``: the weight of what came before a step
-    is then ``1 - momentum`` after it, as with M = 1. (The variance is still one within micro-batches.) Training is the
-    same, for it normalises by the statistics of the micro-batch; evaluations differ.
+    them M times a step. Here each moves them by ``1 - (1 - momentum) ** (1 / M)``: what came before a step then weighs
+    ``1 - momentum`` after it, as with M = 1. (The variance is still one within micro-batches.) Training is the same,
+    for it normalises by the statistics of the micro-batch; evaluations differ.
 
     Args:
-        net: a main net, a head or a model; modules in it are changed. Averages over all batches (``momentum=None``) stay.
+        net: a main net, a head or a model; modules in it are changed. Averages over all batches (``momentum=None``)
+            stay as they are.
         n_microbatches: M.
         momentum: of a step, between 0 and 1.
 

@@ -72,7 +72,12 @@ def measure_costs(
 
 
 def _round(
-    component: Component, loss: Callable[..., Tensor], batch: tuple[Tree, Tree, Tree], device: torch.device, *, computes_loss: bool
+    component: Component,
+    loss: Callable[..., Tensor],
+    batch: tuple[Tree, Tree, Tree],
+    device: torch.device,
+    *,
+    computes_loss: bool,
 ) -> dict[str, float]:
     """Does with a component all that training does, on one micro-batch; the seconds of each."""
     inputs, target, network_input = batch

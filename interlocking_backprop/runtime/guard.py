@@ -70,8 +70,7 @@ class Guard:
             failure = self._watchdog.wait_for_cause() or self._watchdog.report(lost.rank, cause)
             raise RankFailedError(f"{failure} ({lost})") from None
         except BaseException as error:
-            place = f" (in {self._executor.current})" if self._executor and self._executor.current else ""
-            self._watchdog.report(self._world.rank, f"{type(error).__name__}: {error}{place}{notes(error)}")
+            self._watchdog.report(self._world.rank, f"{type(error).__name__}: {error}{notes(error)}")
             raise
         finally:
             self._doing = _OUTSIDE

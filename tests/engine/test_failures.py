@@ -50,9 +50,7 @@ def test_a_head_that_does_not_fit():
 
 def test_a_loss_that_does_not_fit():
     model = model_of(loss=F.cross_entropy, m=2)
-    notes = noted(
-        lambda: model.training_step(batch()[0], torch.full((6,), 7)), IndexError, "Target 7 is out of bounds"
-    )
+    notes = noted(lambda: model.training_step(batch()[0], torch.full((6,), 7)), IndexError, "Target 7 is out of bounds")
     assert notes == [
         "loss 0 got an output and a target: (3, 5) float64, (3,) int64",
         "in component 0, head and loss, micro-batch 0 of 2 (action 0L0)",
@@ -108,13 +106,13 @@ def test_a_weight_that_is_changed_in_place_is_not_taken_for_the_input():
 
 
 def test_before_python_3_11_the_message_says_it():
-    class Old(RuntimeError):
+    class OldError(RuntimeError):
         add_note = property()  # what is not there
 
-    error = Old("shapes")
+    error = OldError("shapes")
     failures.add_shapes(error, "head 0 got", {"a": torch.zeros(2), "b": 1})
     assert str(error) == "shapes\nhead 0 got (2,) float32"
-    error = Old(1, 2)
+    error = OldError(1, 2)
     failures.add_shapes(error, "head 0 got", None)
     assert error.args == (1, 2)
 

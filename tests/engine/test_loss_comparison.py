@@ -96,6 +96,23 @@ def test_pairs_within_a_sample_are_not_cut_apart():
     assert said(model_of(pairs), x=torch.stack([X, X + 1], 1)) == []
 
 
+def test_two_views_as_one_sample():
+    """The layout of docs/schemes.md: (B, 2, …) in, and rows pair by pair from the first component on."""
+    seen = []
+    for m in (1, 2, 3):
+        nets, _ = mlp_components(2)
+        nets[0] = nn.Sequential(nn.Flatten(0, 1), nets[0])
+
+        def agreement(output, target):
+            return (output[0::2] - output[1::2]).square().sum(1).mean()
+
+        model = ib.build_e2e_model(nets, sgd, None, agreement, n_microbatches=m)
+        assert said(model, x=torch.stack([X, X + 1], 1)) == []
+        seen.append(weights(model))
+    for other in seen[1:]:
+        torch.testing.assert_close(other, seen[0], rtol=0, atol=1e-12)
+
+
 def test_random_losses_and_those_that_remember_are_left_alone():
     class Remembering(nn.Module):
         def __init__(self):

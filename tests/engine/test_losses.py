@@ -56,7 +56,9 @@ def test_the_gradients_are_those_of_each_heads_loss(m):
 
 @pytest.mark.parametrize("functions", [[], [F.mse_loss] * 4])
 def test_another_number_of_losses(functions):
-    with pytest.raises(ValueError, match=rf"aux_loss_function has {len(functions)} entries for 4 components; expected 3"):
+    with pytest.raises(
+        ValueError, match=rf"aux_loss_function has {len(functions)} entries for 4 components; expected 3"
+    ):
         model_of(aux_loss_function=functions)
 
 
