@@ -88,6 +88,6 @@ def _check_trained(i: int, component: Component) -> None:
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ValueError(
             f"component {i} has parameters that were not there when the model was built ({listed}), and would never "
-            "be trained; replace heads and append layers first, then call build_model. Freeze them (requires_grad_(False)) "
-            "if that is what you want."
+            "be trained; replace heads and append layers first, then call build_model. Freeze them "
+            "(requires_grad_(False)) if that is what you want."
         )
