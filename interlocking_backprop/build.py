@@ -11,6 +11,7 @@ from torch import nn
 
 from interlocking_backprop.common.checks import check_whole, is_whole
 from interlocking_backprop.engine.component import Component, LRSchedulerConstructor, OptimizerConstructor
+from interlocking_backprop.engine.loss_counts import refuse_parameters
 from interlocking_backprop.engine.losses import Loss, LossFunction
 from interlocking_backprop.engine.ties import separate
 from interlocking_backprop.model import InterlockingBackpropModel
@@ -26,7 +27,7 @@ def build_model(
     lr_scheduler_constructor: LRSchedulerConstructor | None = None,
     *,
     n_microbatches: int = 1,
-    aux_loss_function: LossFunction | None = None,
+    aux_loss_function: LossFunction | Sequence[LossFunction | None] | None = None,
     aux_optimizer_constructor: OptimizerConstructor | None = None,
     aux_lr_factor: float = 1.0,
     max_grad_norm: float | None = None,
@@ -41,15 +42,20 @@ def build_model(
             head that the scheme does not use is trained all the same, as a probe.
         scheme: which loss trains which component.
         optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure.
-        loss_function: ``loss(output, target)``, a mean over the samples.
+        loss_function: ``loss(output, target)``, a mean over the samples. PyTorch's own may ignore targets or weight
+            classes; a function of yours that is a mean over something else has a method ``n_samples(target)``, which
+            counts it.
         lr_scheduler_constructor: ``optimizer -> scheduler or None``.
         n_microbatches: M, into how many parts a batch is cut. The gradient is that of the whole batch whatever M is
-            (BatchNorm statistics are per micro-batch, as in every pipeline).
-        aux_loss_function: the loss of the heads, by default the same function. One with a parameter
-            ``component_input`` or ``network_input`` gets x_i or x_0 there, detached.
+            (BatchNorm statistics are per micro-batch, as in every pipeline, and its running averages move M times a
+            step: see `set_batch_norm_momentum`).
+        aux_loss_function: the loss of the heads, by default the same function; or a list of K - 1, one for each (None
+            for that of the network). One with a parameter ``component``, ``component_input`` or ``network_input`` gets
+            i, x_i or x_0 there, the latter two detached.
         aux_optimizer_constructor: optimizer of the heads, if they get one of their own.
         aux_lr_factor: multiplies the heads' learning rate. Under Adam heads need more than the rest (docs/schemes.md).
-        max_grad_norm: clips each component's gradient, and each head's, to this 2-norm. Weights that components share
+        max_grad_norm: clips each component's gradient, and each head's, to this 2-norm, before the update; after a
+            training step there are no gradients left to clip. Weights that components share
             are clipped on their own.
         tied_weights: what becomes of a parameter that several main nets share. "keep": each gets a copy, their
             gradients are summed before the update, and they stay equal; it is then still the network that you handed
@@ -82,8 +88,9 @@ def build_model(
         )
         for i, (main_net, aux_net) in enumerate(zip(main_nets, [*aux_nets, None], strict=True))
     ]
-    aux_loss = Loss(aux_loss_function or loss_function)
-    losses = [aux_loss] * len(aux_nets) + [Loss(loss_function)]
+    losses = _losses(loss_function, aux_loss_function, len(aux_nets))
+    trained = [p for component in components for p in component.parameters()]
+    refuse_parameters([loss.function for loss in losses], trained)
     seed = torch.initial_seed() if seed is None else seed
     return InterlockingBackpropModel(components, scheme, losses, n_microbatches, seed, ties)
 
@@ -161,6 +168,21 @@ def _count(main_nets: Sequence[nn.Module]) -> int:
     if len(main_nets) == 0:
         raise ValueError("main_nets is empty; expected at least one component.")
     return len(main_nets)
+
+
+def _losses(
+    loss_function: LossFunction, of_heads: LossFunction | Sequence[LossFunction | None] | None, n_heads: int
+) -> list[Loss]:
+    """The loss of each component; where the function is the same, the loss is."""
+    given = [*of_heads] if isinstance(of_heads, list | tuple) else [of_heads] * n_heads
+    if len(given) != n_heads:
+        raise ValueError(
+            f"aux_loss_function has {len(given)} entries for {n_heads + 1} components; expected {n_heads}, one for "
+            "every component but the last (None for the loss of the network), or one function for all."
+        )
+    functions: list[Any] = [loss_function if function is None else function for function in (*given, None)]
+    losses = {id(function): Loss(function) for function in functions}
+    return [losses[id(function)] for function in functions]
 
 
 def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) -> None:

@@ -17,6 +17,7 @@ from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
+from interlocking_backprop.engine.oversights import Watchful
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measured_costs import measure_costs
@@ -33,7 +34,7 @@ from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.process_groups import has_ranks
 
 
-class InterlockingBackpropModel(InspectedModel):
+class InterlockingBackpropModel(InspectedModel, Watchful):
     """A network cut by depth into components, each trained by the losses that the scheme gives it.
 
     Made by `build_model` and its shorthands. Until `enable_model_parallel` is called all components are on one device
@@ -67,7 +68,7 @@ class InterlockingBackpropModel(InspectedModel):
         ties: Sequence[Tie] = (),
     ) -> None:
         super().__init__()
-        self.components: Sequence[Component] = ModuleList(components)  # type: ignore[assignment]
+        self.components = ModuleList(components)  # type: ignore[assignment]
         self.n_microbatches = n_microbatches
         self.seed = seed
         self.flag = 0
@@ -181,8 +182,10 @@ class InterlockingBackpropModel(InspectedModel):
 
         Raises:
             ValueError: if the batch is empty or its tensors differ in their leading sizes.
-            Exception: what a module, a loss or an optimizer raises, as it is.
+                Or if a component has been changed since the model was built, or is sharded.
+            Exception: what a module, a loss or an optimizer raises, with a note that says where.
         """
+        self.look_over()
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._workload(self._scheme)
         batch = self._batch(inputs, targets)

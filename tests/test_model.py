@@ -130,6 +130,7 @@ class TestLosses:
             seen.append((component_input, network_input))
             return F.mse_loss(output, component_input) + F.mse_loss(output, network_input)
 
+        reconstruct.n_samples = len  # or it would be called once more, to be compared with the batch as a whole
         main_nets, aux_nets = mlp_components(3)
         model = ib.build_model(
             main_nets, aux_nets, ib.pairwise(3), Recorder, F.mse_loss, aux_loss_function=reconstruct, n_microbatches=2

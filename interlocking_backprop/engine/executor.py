@@ -18,8 +18,10 @@ from torch.profiler import record_function
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.failures import add_place, add_shapes, changes_in_place
 from interlocking_backprop.engine.graph import Graph, loss_backward
-from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.loss_comparison import Comparison, Part
+from interlocking_backprop.engine.losses import Loss, part_of_mean
 from interlocking_backprop.engine.message import Gradient, Message, Packet, Transport
 from interlocking_backprop.engine.randomness import generator_of, preserved, seed
 from interlocking_backprop.engine.shared_gradients import SharedGradients
@@ -53,6 +55,7 @@ class State:
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
+        comparisons: of the batch with its parts, for losses that nobody knows.
     """
 
     def __init__(self, batch: Batch, visit: Visit | None, on_gradients: OnGradients | None, updates: bool) -> None:
@@ -65,6 +68,7 @@ class State:
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}
+        self.comparisons: dict[Loss, Comparison] = {}
 
 
 class Executor:
@@ -116,8 +120,9 @@ class Executor:
     ) -> Result:
         """Carries out a batch.
 
-        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is. What the
-        step had accumulated is dropped then; components that were updated before it stay updated.
+        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is, with a note
+        that says where it was raised. What the step had accumulated is dropped then; components that were updated
+        before it stay updated.
 
         Args:
             batch: with packets if component 0 is at hand.
@@ -136,7 +141,9 @@ class Executor:
                             carry_out(state)
                     else:
                         carry_out(state)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception) and self.current is not None:
+                add_place(error, self.current, batch.n_microbatches)
             for component in self._components.values() if self._trains else ():
                 component.free_gradients()
             raise
@@ -181,15 +188,12 @@ class Executor:
         before = versions(inputs)
         seed(self._generators[i], state.batch.seed, state.batch.step, "F", i, m)
         if n_passes:
-            outputs = self._components[i].main_net(inputs)
+            outputs = self._through(i, inputs)
         else:
             with torch.no_grad():
-                outputs = self._components[i].main_net(inputs)
+                outputs = self._through(i, inputs)
         if i > 0 and before != versions(inputs):
-            raise ValueError(
-                f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; "
-                "make its first operation out of place, e.g. ReLU(inplace=False)."
-            )
+            raise _changed_in_place(i)
         if n_passes or work.computes_loss:
             state.graphs[place] = Graph(i, inputs, outputs, n_passes)
         if work.computes_loss:
@@ -203,15 +207,33 @@ class Executor:
         """A forward pass of an evaluation: no graph, and random numbers as they come."""
         i, m = place
         packet = state.packets.pop(place).to(self._devices[i])
-        packet = packet._replace(activation=self._components[i].main_net(packet.activation))
+        packet = packet._replace(activation=self._through(i, packet.activation))
         if self._work[i].evaluates_exit:
             state.at_exit[place] = packet
         state.packets[i + 1, m] = packet
 
+    def _through(self, i: int, inputs: Tree) -> Tree:
+        """The output of a main net."""
+        try:
+            return self._components[i].main_net(inputs)
+        except Exception as error:
+            if i > 0 and changes_in_place(error, self._components[i].main_net, inputs):
+                raise _changed_in_place(i) from error
+            add_shapes(error, f"component {i} got", inputs)
+            raise
+
+    def _at_exit(self, i: int, activation: Tree) -> Tree:
+        """What comes out at a head, or at the end of the network."""
+        try:
+            return self._components[i].exit(i, activation)
+        except Exception as error:
+            add_shapes(error, f"head {i} got", activation)
+            raise
+
     def _exit(self, place: Place, state: State) -> None:
         i, _ = place
         packet = state.at_exit.pop(place)
-        output = self._components[i].exit(i, packet.activation)
+        output = self._at_exit(i, packet.activation)
         state.exits[i] = output if state.visit is None else state.visit(output, packet.target)
 
     def _loss(self, place: Place, state: State) -> None:
@@ -220,14 +242,21 @@ class Executor:
         wants_gradient = self._work[i].uses_loss_gradient
         exit_input = detached(graph.outputs) if wants_gradient else map_tensors(Tensor.detach, graph.outputs)
         seed(self._generators[i], state.batch.seed, state.batch.step, "L", i, m)
-        output = component.exit(i, exit_input)
-        function = self._losses[i]
+        output = self._at_exit(i, exit_input)
+        function, share = self._losses[i], state.batch.shares[i][m]
         inputs = map_tensors(Tensor.detach, graph.inputs) if function.wants_component_input else None
-        loss = function(output, packet.target, inputs, packet.network_input)
+        try:
+            loss = function(output, packet.target, inputs, packet.network_input, i)
+        except Exception as error:
+            add_shapes(error, f"loss {i} got an output and a target:", (output, packet.target))
+            raise
+        if not function.is_known and (n := state.batch.n_microbatches) > 1:
+            comparison = state.comparisons.setdefault(function, Comparison(function, i, n))
+            if comparison.component == i:
+                comparison.add(Part(output, packet.target, inputs, packet.network_input, share))
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
-        share = state.batch.shares[i][m]
         graph.loss_gradient = loss_backward(loss, share, leaves, component.aux_parameters())
-        part = loss.detach() * share
+        part = part_of_mean(loss.detach(), share)
         state.losses[i] = state.losses[i] + part if m else part
         self._retire(place, graph, state)
 
@@ -290,6 +319,13 @@ class Executor:
 
 # In the place of a stream: the gradient of the component's own loss.
 _OWN_LOSS = -1
+
+
+def _changed_in_place(i: int) -> ValueError:
+    return ValueError(
+        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
+        "its first operation out of place, e.g. ReLU(inplace=False)."
+    )
 
 
 def _last_uses(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:

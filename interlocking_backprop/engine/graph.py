@@ -126,8 +126,12 @@ def loss_backward(
             "the loss does not depend on the output of its component; expected one computed without detach(), "
             "item() or no_grad()."
         )
+    if not isinstance(share, Tensor) and share == 0:  # nothing counts, and the gradient of a mean over nothing is nan
+        return [torch.zeros_like(leaf) for leaf in leaves]
     if leaves or (parameters and loss.requires_grad):
-        gradient = torch.ones_like(loss) * share if isinstance(share, Tensor) else torch.full_like(loss, share)
+        gradient = (
+            torch.ones_like(loss) * share.to(loss.device) if isinstance(share, Tensor) else torch.full_like(loss, share)
+        )
         torch.autograd.backward(loss, gradient, inputs=[*parameters, *leaves])
     return [_taken(leaf) for leaf in leaves]
 

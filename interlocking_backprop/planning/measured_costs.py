@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -55,7 +55,8 @@ def measure_costs(
             for t in tensors(inputs):  # nobody wants the gradient of the network's input
                 t.requires_grad_(i > 0 and t.is_floating_point())
             batch = (inputs, targets, network_input)
-            rounds = [_round(component, loss, batch, device, computes_loss=has_exit) for _ in range(repeats + 1)][1:]
+            value = partial(loss, component=i)
+            rounds = [_round(component, value, batch, device, computes_loss=has_exit) for _ in range(repeats + 1)][1:]
             outputs, saved_bytes = _forward(component, inputs)
         costs.append(
             ComponentCosts(
@@ -71,7 +72,12 @@ def measure_costs(
 
 
 def _round(
-    component: Component, loss: Loss, batch: tuple[Tree, Tree, Tree], device: torch.device, *, computes_loss: bool
+    component: Component,
+    loss: Callable[..., Tensor],
+    batch: tuple[Tree, Tree, Tree],
+    device: torch.device,
+    *,
+    computes_loss: bool,
 ) -> dict[str, float]:
     """Does with a component all that training does, on one micro-batch; the seconds of each."""
     inputs, target, network_input = batch

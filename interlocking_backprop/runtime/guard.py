@@ -12,6 +12,7 @@ from multiprocessing.util import Finalize
 from typing import Any
 
 from interlocking_backprop.engine.executor import Executor
+from interlocking_backprop.engine.failures import notes
 from interlocking_backprop.transport.agreement import serve_store
 from interlocking_backprop.transport.channels import Channels, PeerLost, RankFailedError
 from interlocking_backprop.transport.process_groups import World
@@ -70,8 +71,7 @@ class Guard:
             failure = self._watchdog.wait_for_cause() or self._watchdog.report(lost.rank, cause)
             raise RankFailedError(f"{failure} ({lost})") from None
         except BaseException as error:
-            place = f" (in {self._executor.current})" if self._executor and self._executor.current else ""
-            self._watchdog.report(self._rank, f"{type(error).__name__}: {error}{place}")
+            self._watchdog.report(self._rank, f"{type(error).__name__}: {error}{notes(error)}")
             raise
         finally:
             self._doing = _OUTSIDE

@@ -39,7 +39,9 @@ def model_facts(
         "scheme": (scheme.name, scheme.matrix.tolist()),
         "n_microbatches": n_microbatches,
         "shared weights": [tie.holders for tie in ties],
-        "losses' wishes": [(loss.wants_component_input, loss.wants_network_input) for loss in losses],
+        "losses' wishes": [
+            (loss.wants_component, loss.wants_component_input, loss.wants_network_input) for loss in losses
+        ],
     }
     for i, component in enumerate(components):
         facts[f"component {i}"] = [

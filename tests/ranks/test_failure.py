@@ -67,7 +67,10 @@ def train(rank: int, size: int, what: str, where: int, folder: str, scheme: str)
 @pytest.mark.parametrize(
     ("what", "cause"),
     [
-        ("raise", "ArithmeticError: the sum is wrong"),
+        (
+            "raise",
+            "ArithmeticError: the sum is wrong; component {where} got (6, 5) float64; in component {where}, forward",
+        ),
         ("kill", "its process has ended"),
         ("hang", "it hangs in model.training_step(), action {where}F0"),
         ("exit", "its process has ended"),

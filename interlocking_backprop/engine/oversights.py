@@ -1,0 +1,93 @@
+"""What the user of a model may have overlooked, said where it costs nothing: not in every step."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from torch import nn
+from torch.nn import Parameter
+
+from interlocking_backprop.engine.component import Component
+
+_Self = TypeVar("_Self", bound="Watchful")
+
+
+class Watchful(nn.Module):
+    """A model that looks over its components before the first training step, and after `train` and `eval`.
+
+    Attributes:
+        components: of the model.
+    """
+
+    components: Sequence[Component]
+    _is_looked_over = False
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """Sets training or evaluation mode, as `torch.nn.Module.train` does.
+
+        The next training step looks over the components: nets that have been changed since the model was built, or that
+        are sharded, are refused with an error.
+        """
+        self._is_looked_over = False
+        return super().train(mode)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters. `torch.nn.utils.clip_grad_norm_` finds no gradient there after a step, and says so."""
+        parameters = list(super().parameters(recurse))
+        # This is a generator, so who called it is known no sooner than who goes through it.
+        if sys._getframe(1).f_code.co_name == "clip_grad_norm_" and all(p.grad is None for p in parameters):
+            warnings.warn(
+                "clip_grad_norm_() finds no gradients and clips nothing: training_step() has updated the weights and "
+                "freed the gradients when it returns. Give build_model(max_grad_norm=…), which clips each component's "
+                "gradient before its update.",
+                stacklevel=3,
+            )
+        yield from parameters
+
+    def look_over(self) -> None:
+        """Before a training step: is everything as it should be?
+
+        Raises:
+            ValueError: if a component has parameters that would not be trained.
+        """
+        if not self.training:
+            warnings.warn(
+                "training_step() in evaluation mode: dropout is off, and BatchNorm keeps its averages. Call "
+                "model.train() before; to keep single modules as they are, call eval() on these alone.",
+                stacklevel=3,
+            )
+        if not self._is_looked_over:
+            for i, component in enumerate(self.components):
+                _check_trained(i, component)
+            asleep = [i for i, c in enumerate(self.components) if c.is_trainable and not c.main_net.training]
+            if asleep and self.training:
+                warnings.warn(
+                    f"the main nets of components {asleep} are trained in evaluation mode, in which they were handed "
+                    "over (as transformers' from_pretrained does); call model.train() before the first step.",
+                    stacklevel=3,
+                )
+            self._is_looked_over = True
+
+
+def _check_trained(i: int, component: Component) -> None:
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded unless somebody has imported it
+    sharded = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel) if fsdp is not None else ()
+    for name, module in component.named_modules():
+        if isinstance(module, sharded):
+            raise ValueError(
+                f"component {i} is sharded ({name} is a {type(module).__name__}), and gets no gradient: each backward "
+                "pass is taken on the component's own weights. Hand over nets that are not wrapped in fully_shard, and "
+                "use more components or ranks to save memory."
+            )
+    known = {*component.main_parameters(), *component.aux_parameters()}
+    names = [name for name, p in component.named_parameters() if p.requires_grad and p not in known]
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ValueError(
+            f"component {i} has parameters that were not there when the model was built ({listed}), and would never "
+            "be trained; replace heads and append layers first, then call build_model. Freeze them "
+            "(requires_grad_(False)) if that is what you want."
+        )
