@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import ModuleList, Parameter
 
+from interlocking_backprop.engine.accumulation import Accumulation
 from interlocking_backprop.engine.batch import Batch, cut
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
@@ -25,6 +26,7 @@ from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
 from interlocking_backprop.runtime.ranks import Ranks
 from interlocking_backprop.runtime.runtime import Runtime
+from interlocking_backprop.runtime.workloads import Workloads
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.coefficients import Scheme
@@ -74,8 +76,9 @@ class InterlockingBackpropModel(nn.Module):
         self.losses = list(losses)
         self.ties = list(ties)
         self._n_steps = 0
+        self._accumulation = Accumulation(components[0].accumulate, components)
         self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
-        self._known_workload: Workload | None = None
+        self._workloads = Workloads(list(components), self._heads, self.ties)
         self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
 
@@ -119,13 +122,6 @@ class InterlockingBackpropModel(nn.Module):
         Raises:
             ValueError: if the scheme is for another number of components, or needs a head that is missing.
         """
-        if not isinstance(scheme, Scheme):
-            raise ValueError(f"the scheme is {scheme!r}; expected an interlocking_backprop.Scheme, e.g. nwise(k, 3).")
-        if scheme.n_components != len(self.components):
-            raise ValueError(
-                f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has "
-                f"{len(self.components)}; make it for {len(self.components)}."
-            )
         self._workload(scheme)
         self._scheme = scheme
 
@@ -173,7 +169,9 @@ class InterlockingBackpropModel(nn.Module):
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
-        """Trains on one batch. On ranks other than the first both arguments may be None.
+        """Trains on one batch (one of several that make up an update, if the model accumulates).
+
+        On ranks other than the first both arguments may be None.
 
         Args:
             inputs: x_0, a tensor or a nested tuple, list or dict of tensors, samples along dimension 0. A batch of
@@ -189,11 +187,12 @@ class InterlockingBackpropModel(nn.Module):
             Exception: what a module, a loss or an optimizer raises, as it is.
         """
         # Parameters may have been frozen or unfrozen since the last step.
-        workload = self._workload(self._scheme)
+        workload = self._accumulation.begin(self._workload(self._scheme))
         batch = None
         if self._runtime.reads_data:
             batch = cut(inputs, targets, self.n_microbatches, self.losses, self.seed, self._n_steps, self.flag)
         result = self._runtime.run(workload, batch)
+        self._accumulation.end()
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -275,14 +274,20 @@ class InterlockingBackpropModel(nn.Module):
 
     def counters(self) -> dict[str, int]:
         """The step count and the seed, by which random numbers are keyed."""
+        self._accumulation.check_complete()
         return {"n_steps": self._n_steps, "seed": self.seed}
 
     def load_counters(self, counters: dict[str, int]) -> None:
         """Restores what `counters` returned."""
+        self._accumulation.restart()
         self._n_steps, self.seed = counters["n_steps"], counters["seed"]
 
     def training_state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed."""
+        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed.
+
+        Raises:
+            ValueError: between the batches of one update (``accumulate``), whose gradients it would not hold.
+        """
         return {
             **self.counters(),
             "components": [
@@ -306,13 +311,7 @@ class InterlockingBackpropModel(nn.Module):
         self.load_counters(state)
 
     def _workload(self, scheme: Scheme) -> Workload:
-        trainable = tuple(component.is_trainable for component in self.components)
-        nets = [component.main_net for component in self.components]
-        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
-        known = self._known_workload
-        if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
-            known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
-        return known
+        return self._workloads.of(scheme)
 
     def _evaluate(self, function: Visit | None, inputs: Tree, targets: Tree, exits: Collection[int]) -> list[Any]:
         k = len(self.components)

@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.graph import Graph, loss_backward
+from interlocking_backprop.engine.joint_updates import JointUpdates
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Gradient, Message, Packet, Transport
 from interlocking_backprop.engine.randomness import generator_of, preserved, seed
@@ -47,6 +48,7 @@ class State:
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
+        skips_updates: whether an overflow has been found, so that gradients are dropped in the place of updates.
     """
 
     def __init__(self, batch: Batch, visit: Visit | None) -> None:
@@ -58,6 +60,7 @@ class State:
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}
+        self.skips_updates = False
 
 
 class Executor:
@@ -96,6 +99,9 @@ class Executor:
         self._shared = SharedGradients(workload, ties, components, transport)
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
+        self._joint = JointUpdates(components, ties)
+        self._updated = [action.component for action in actions if action.kind is Kind.UPDATE]
+        self._updates_together = workload.updates == "together"
         last_uses = _last_uses(actions, self._work)
         self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
@@ -133,8 +139,10 @@ class Executor:
     ) -> Callable[[State], None]:
         """What is called to carry out an action."""
         i, kind, m, stream = action
+        if kind is Kind.REDUCE_GRAD:
+            return partial(self._reduce, i)
         if m is None:
-            return partial(self._update if kind is Kind.UPDATE else self._reduce, i)
+            return partial(self._update_with_others if self._updates_together else self._update, i)
         place = (i, m)
         if kind in PASSES:
             done = _pass_of(action, self._work[i])
@@ -210,7 +218,8 @@ class Executor:
         loss = function(output, packet.target, inputs, packet.network_input)
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
         share = state.batch.shares[i][m]
-        graph.loss_gradient = loss_backward(loss, share, leaves, component.aux_parameters())
+        factor = component.loss_factor(share, loss)
+        graph.loss_gradient = loss_backward(loss, factor, leaves, component.aux_parameters())
         part = loss.detach() * share
         state.losses[i] = state.losses[i] + part if m else part
         self._retire(place, graph, state)
@@ -244,6 +253,18 @@ class Executor:
     def _update(self, i: int, state: State) -> None:
         self._shared.take(i, state.shared)
         self._components[i].update()
+
+    def _update_with_others(self, i: int, state: State) -> None:
+        if i == self._updated[0]:
+            for j in self._updated:
+                self._shared.take(j, state.shared)
+            state.skips_updates = not self._joint.unscale(self._updated)
+            if not state.skips_updates:
+                self._joint.clip(self._updated)
+        if state.skips_updates:
+            self._components[i].free_gradients()
+        else:
+            self._components[i].update()
 
     def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
         send(state.packets.pop(above))

@@ -17,6 +17,7 @@ from torch import Tensor
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
+from interlocking_backprop.engine.joint_updates import refuse_on_ranks
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
@@ -62,6 +63,7 @@ class Ranks:
         max_graphs: int | None,
         timeout: timedelta,
     ) -> None:
+        refuse_on_ranks(components)
         self._world: World = join(device, timeout)
         rank, size, device = self._world.rank, self._world.size, self._world.device
         agree(self._world, facts)
