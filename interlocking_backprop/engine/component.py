@@ -190,7 +190,7 @@ class Component(nn.Module):
         if self.grad_scaler is None:
             return share
         if not isinstance(share, Tensor):
-            share = loss.new_tensor(share, dtype=torch.promote_types(loss.dtype, torch.float32))
+            share = torch.full_like(loss, share, dtype=torch.promote_types(loss.dtype, torch.float32))
         return self.grad_scaler.scale(share)
 
     def update(self) -> None:

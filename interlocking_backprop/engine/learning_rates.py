@@ -54,7 +54,7 @@ def schedulers_with_factor(
             {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
         ]
         for group in optimizer.param_groups:
-            group["lr"] *= factor
+            group["lr"] = group["lr"] * factor  # a tensor stays what it was, for ``before`` has it
         schedulers = construct([optimizer])
         for scheduler in schedulers:
             inner = next((s for s in _inner(scheduler) if isinstance(s, _WITH_RATES_OF_THEIR_OWN)), None)
@@ -132,7 +132,7 @@ def warn_of_lost_rate(index: int, scheduler: LRScheduler) -> None:
     if not isinstance(scheduler, _COMPUTED_AFRESH):
         return
     for group, known in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        if isinstance(known, float) and group["lr"] != known:
+        if isinstance(known, (int, float)) and group["lr"] != known:
             warnings.warn(
                 f"the learning rate of component {index} was set to {group['lr']} after its "
                 f"{type(scheduler).__name__} had been constructed, which computes it afresh in every step and "
