@@ -47,9 +47,7 @@ def construct_optimizers(constructor: OptimizerConstructor, index: int, role: Ro
         )
     parameters = [] if first in extras else [[p for _, p in named]]
     made = constructor(*parameters, **extras)
-    optimizers = list(made) if isinstance(made, (list, tuple)) else [made]
-    for optimizer in optimizers:
-        _check_kind(optimizer)
+    optimizers = [_checked(optimizer) for optimizer in (made if isinstance(made, (list, tuple)) else [made])]
     _check_held(optimizers, f"{'head' if role == 'head' else 'component'} {index}", named)
     return optimizers
 
@@ -109,7 +107,7 @@ def _arguments(function: Callable[..., Any]) -> list[str]:
         return []
 
 
-def _check_kind(optimizer: object) -> None:
+def _checked(optimizer: object) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise ValueError(
             f"the optimizer constructor returned {optimizer!r}; expected a torch.optim.Optimizer or a list of them."
@@ -120,6 +118,7 @@ def _check_kind(optimizer: object) -> None:
             f"{type(optimizer).__name__} needs a closure that evaluates the loss again; expected an optimizer whose "
             "step() works without one, e.g. SGD or AdamW."
         )
+    return optimizer
 
 
 def _check_held(optimizers: Sequence[Optimizer], owner: str, named: Named) -> None:

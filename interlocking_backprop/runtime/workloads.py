@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.ties import Tie
@@ -21,7 +22,8 @@ class Workloads:
 
     def __init__(self, components: Sequence[Component], heads: tuple[bool, ...], ties: Sequence[Tie]) -> None:
         self._components, self._heads, self._ties = components, heads, ties
-        self._together = any(component.updates_together for component in components)
+        together = any(component.updates_together for component in components)
+        self._updates: Literal["apart", "together"] = "together" if together else "apart"
         self._known: Workload | None = None
 
     def of(self, scheme: Scheme) -> Workload:
@@ -37,8 +39,7 @@ class Workloads:
         known = self._known
         if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
             self._check_size(scheme)
-            updates = "together" if self._together else "apart"
-            known = self._known = Workload(scheme, self._heads, trainable, ties, updates=updates)
+            known = self._known = Workload(scheme, self._heads, trainable, ties, updates=self._updates)
         return known
 
     def _check_size(self, scheme: Scheme) -> None:

@@ -119,6 +119,7 @@ def test_something_frozen_in_between_is_refused():
         model.training_step(*batch())
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
 @pytest.mark.parametrize("fails", ["in the loss", "in the batch"])
 def test_after_a_failed_call_the_count_starts_again(fails):
     model, other = built(ib.pairwise(3), accumulate=2), built(ib.pairwise(3), accumulate=2)
