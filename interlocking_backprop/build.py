@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from interlocking_backprop.common.checks import check_whole, is_whole
-from interlocking_backprop.engine.component import Component, LRSchedulerConstructor, OptimizerConstructor
+from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.learning_rates import warn_of_equal_rates
 from interlocking_backprop.engine.loss_counts import refuse_parameters
 from interlocking_backprop.engine.losses import Loss, LossFunction
-from interlocking_backprop.engine.ties import separate
+from interlocking_backprop.engine.optimizers import LRSchedulerConstructor, OptimizerConstructor, same_settings
+from interlocking_backprop.engine.ties import Tie, separate
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.scheme.coefficients import Scheme, e2e, local, nwise, pairwise
 
@@ -31,6 +34,9 @@ def build_model(
     aux_optimizer_constructor: OptimizerConstructor | None = None,
     aux_lr_factor: float = 1.0,
     max_grad_norm: float | None = None,
+    clip_by: Literal["component", "global"] = "component",
+    accumulate: int = 1,
+    grad_scaler: GradScaler | None = None,
     tied_weights: Literal["keep", "untie"] = "keep",
     seed: int | None = None,
 ) -> InterlockingBackpropModel:
@@ -41,11 +47,19 @@ def build_model(
         aux_nets: K - 1 heads; head i takes the output of component i. None where neither the scheme nor you need one. A
             head that the scheme does not use is trained all the same, as a probe.
         scheme: which loss trains which component.
-        optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure.
+        optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure; called for
+            each component, with the parameters of its main net and its head. It may return several optimizers in a
+            list, which together hold all parameters. By the names of its arguments it may ask for more: ``(params,
+            component)`` gets the component's index too, ``(params, role)`` is called for the main net and for the head
+            apart, with "main" or "head" (the network's own head is part of the last main net), and
+            ``(named_parameters)`` gets (name, parameter) pairs in the place of the parameters, with names such as
+            "main_net.0.weight" and "aux_net.fc.bias"; in any combination.
         loss_function: ``loss(output, target)``, a mean over the samples. PyTorch's own may ignore targets or weight
             classes; a function of yours that is a mean over something else has a method ``n_samples(target)``, which
             counts it.
-        lr_scheduler_constructor: ``optimizer -> scheduler or None``.
+        lr_scheduler_constructor: ``optimizer -> scheduler or None``, called with each optimizer. It may ask for the
+            component's index and the role too, ``(optimizer, component, role)``; an optimizer that holds main net and
+            head has the role "main".
         n_microbatches: M, into how many parts a batch is cut. The gradient is that of the whole batch whatever M is
             (BatchNorm statistics are per micro-batch, as in every pipeline, and its running averages move M times a
             step: see `set_batch_norm_momentum`).
@@ -53,10 +67,19 @@ def build_model(
             for that of the network). One with a parameter ``component``, ``component_input`` or ``network_input`` gets
             i, x_i or x_0 there, the latter two detached.
         aux_optimizer_constructor: optimizer of the heads, if they get one of their own.
-        aux_lr_factor: multiplies the heads' learning rate. Under Adam heads need more than the rest (docs/schemes.md).
+        aux_lr_factor: multiplies the heads' learning rate, that of OneCycleLR and CyclicLR too. Under Adam heads need
+            more than the rest (docs/schemes.md).
         max_grad_norm: clips each component's gradient, and each head's, to this 2-norm, before the update; after a
             training step there are no gradients left to clip. Weights that components share
             are clipped on their own.
+        clip_by: "component", or "global" to clip the gradient of all main nets together, as ``clip_grad_norm_`` does
+            with a whole network; heads are clipped on their own still. All updates wait for the last gradient then, so
+            that the gradients of all components are in memory at once. Not on several ranks.
+        accumulate: n, if every n-th `training_step` is to update, with the mean of the gradients of n batches; a batch
+            counts 1/n whatever its size. LR schedulers are stepped by you: after the updates.
+        grad_scaler: multiplies the losses where they are differentiated, for float16. Gradients are divided by its
+            scale before they are clipped, an overflow anywhere skips the update everywhere, and the library calls
+            ``update()``. All updates wait for the last gradient then. Not on several ranks.
         tied_weights: what becomes of a parameter that several main nets share. "keep": each gets a copy, their
             gradients are summed before the update, and they stay equal; it is then still the network that you handed
             over, but the components that share it wait for one another in every step (docs/models.md). "untie": each
@@ -71,6 +94,8 @@ def build_model(
     if tied_weights not in ("keep", "untie"):
         raise ValueError(f"tied_weights is {tied_weights!r}; expected 'keep' or 'untie'.")
     check_whole("n_microbatches", n_microbatches)
+    check_whole("accumulate", accumulate)
+    _check_updates(max_grad_norm, clip_by, grad_scaler)
     for name, value in (("aux_lr_factor", aux_lr_factor), ("max_grad_norm", max_grad_norm)):
         if value is not None and not (0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number.")
@@ -81,13 +106,19 @@ def build_model(
             aux_net,
             optimizer_constructor,
             lr_scheduler_constructor,
+            index=i,
             aux_optimizer_constructor=aux_optimizer_constructor,
             aux_lr_factor=aux_lr_factor,
             max_grad_norm=max_grad_norm,
+            clip_by=clip_by,
+            accumulate=accumulate,
+            grad_scaler=grad_scaler,
             shared=[tie.name_in(i) for tie in ties if i in tie.components],
         )
         for i, (main_net, aux_net) in enumerate(zip(main_nets, [*aux_nets, None], strict=True))
     ]
+    _check_ties(components, ties)
+    warn_of_equal_rates([rate for component in components for rate in component.overwritten_rates])
     losses = _losses(loss_function, aux_loss_function, len(aux_nets))
     trained = [p for component in components for p in component.parameters()]
     refuse_parameters([loss.function for loss in losses], trained)
@@ -212,4 +243,27 @@ def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) ->
                 raise ValueError(
                     f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected heads with "
                     "parameters of their own (copy it), for these follow their own loss alone."
+                )
+
+
+def _check_updates(max_grad_norm: float | None, clip_by: str, grad_scaler: object) -> None:
+    if clip_by not in ("component", "global"):
+        raise ValueError(f"clip_by is {clip_by!r}; expected 'component' or 'global'.")
+    if clip_by == "global" and max_grad_norm is None:
+        raise ValueError("clip_by is 'global' without a norm to clip to; expected max_grad_norm to be given too.")
+    if grad_scaler is not None and not isinstance(grad_scaler, GradScaler):
+        raise ValueError(f"grad_scaler is {grad_scaler!r}; expected a torch.amp.GradScaler.")
+
+
+def _check_ties(components: list[Component], ties: list[Tie]) -> None:
+    """Copies of a shared weight stay equal if they are updated alike."""
+    for tie in ties:
+        (first, name), *others = tie.holders
+        for i, other in others:
+            a, b = components[first], components[i]
+            p, q = a.main_net.get_parameter(name), b.main_net.get_parameter(other)
+            if not same_settings(a.optimizers, p, b.optimizers, q):
+                raise ValueError(
+                    f"the shared weight {tie} is updated by different optimizers or settings, so that its copies would "
+                    "come apart; give it the same in all components that hold it, or pass tied_weights='untie'."
                 )

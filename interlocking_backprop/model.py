@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import ModuleList, Parameter
 
+from interlocking_backprop.engine.accumulation import Accumulation
 from interlocking_backprop.engine.batch import Batch, cut
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Visit
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.oversights import Watchful
+from interlocking_backprop.engine.state import Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measured_costs import measure_costs
@@ -27,9 +28,10 @@ from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
 from interlocking_backprop.runtime.ranks import Ranks
 from interlocking_backprop.runtime.runtime import Runtime
+from interlocking_backprop.runtime.workloads import Workloads
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.scheme.coefficients import Scheme, check_scheme
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.process_groups import has_ranks
 
@@ -76,8 +78,9 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self.losses = list(losses)
         self.ties = list(ties)
         self._n_steps = 0
+        self._accumulation = Accumulation(components[0].accumulate, components)
         self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
-        self._known_workload: Workload | None = None
+        self._workloads = Workloads(list(components), self._heads, self.ties)
         self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
 
@@ -89,7 +92,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
     @property
     def schedule(self) -> Schedule:
         """The schedule of a full batch's step."""
-        return self._runtime.schedule(self._workload(self._scheme), self.n_microbatches)
+        return self._runtime.schedule(self._workloads.of(self._scheme), self.n_microbatches)
 
     @property
     def rank(self) -> int:
@@ -121,8 +124,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         Raises:
             ValueError: if the scheme is for another number of components, or needs a head that is missing.
         """
-        check_scheme(scheme, len(self.components))
-        self._workload(scheme)
+        self._workloads.of(scheme)
         self._scheme = scheme
 
     def enable_model_parallel(
@@ -169,7 +171,9 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
     def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
-        """Trains on one batch. On ranks other than the first both arguments may be None.
+        """Trains on one batch (one of several that make up an update, if the model accumulates).
+
+        On ranks other than the first both arguments may be None.
 
         Args:
             inputs: x_0, a tensor or a nested tuple, list or dict of tensors, samples along dimension 0. A batch of
@@ -187,9 +191,10 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """
         self.look_over()
         # Parameters may have been frozen or unfrozen since the last step.
-        workload = self._workload(self._scheme)
+        workload = self._accumulation.begin(self._workloads.of(self._scheme))
         batch = self._batch(inputs, targets)
         result = self._runtime.run(workload, batch, on_gradients=self._on_gradients)
+        self._accumulation.end()
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -271,14 +276,20 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
 
     def counters(self) -> dict[str, int]:
         """The step count and the seed, by which random numbers are keyed."""
+        self._accumulation.check_complete()
         return {"n_steps": self._n_steps, "seed": self.seed}
 
     def load_counters(self, counters: dict[str, int]) -> None:
         """Restores what `counters` returned."""
+        self._accumulation.restart()
         self._n_steps, self.seed = counters["n_steps"], counters["seed"]
 
     def training_state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed."""
+        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed.
+
+        Raises:
+            ValueError: between the batches of one update (``accumulate``), whose gradients it would not hold.
+        """
         return {
             **self.counters(),
             "components": [
@@ -300,15 +311,6 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         for i in self.local_components:
             self.components[i].load_training_state_dict(state["components"][i])
         self.load_counters(state)
-
-    def _workload(self, scheme: Scheme) -> Workload:
-        trainable = tuple(component.is_trainable for component in self.components)
-        nets = [component.main_net for component in self.components]
-        ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
-        known = self._known_workload
-        if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
-            known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
-        return known
 
     def _batch(self, inputs: Tree, targets: Tree) -> Batch | None:
         if not self._runtime.reads_data:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from interlocking_backprop.engine.learning_rates import overwritten, rates_of, schedulers_with_factor, warn_of_lost_rate
+from interlocking_backprop.engine.optimizers import (
+    LRSchedulerConstructor,
+    OptimizerConstructor,
+    asks_for_role,
+    construct_lr_schedulers,
+    construct_optimizers,
+)
 from interlocking_backprop.engine.tree import Tree, to_device, versions
-
-OptimizerConstructor = Callable[[Iterable[Parameter]], Optimizer]
-LRSchedulerConstructor = Callable[[Optimizer], "LRScheduler | None"]
 
 
 class Component(nn.Module):
@@ -25,19 +31,22 @@ class Component(nn.Module):
     Args:
         main_net: component i of the network, ``y_i = main_net(x_i)``.
         aux_net: the head at its output, ``aux_net(y_i)``; None if there is none.
-        optimizer_constructor: called with the parameters; one optimizer holds those of the main net and the head,
-            unless one of the next two arguments asks for two.
+        optimizer_constructor: see `build_model`. One call is for the parameters of the main net and the head together,
+            unless the constructor asks for the role, or one of the two arguments about ``aux`` sets the head apart.
         lr_scheduler_constructor: called with each optimizer; may be None or return None.
+        index: of the component, for constructors that ask for it and for messages.
         aux_optimizer_constructor: for the parameters of the head, if they get an optimizer of their own.
-        aux_lr_factor: multiplies the learning rate of the head's optimizer.
+        aux_lr_factor: multiplies the learning rate of the head's optimizers.
         max_grad_norm: clips the gradient of the main net, and that of the head, to this 2-norm. Weights that
             are shared with other components are clipped on their own, so that all who hold them do the same.
+        clip_by: "component", or "global" if the main net is clipped together with all others.
+        accumulate: the number of batches whose gradients make up an update.
+        grad_scaler: scales the losses where they are differentiated.
         shared: the names, in the main net, of weights that other components hold too.
 
     Attributes:
-        optimizer: of the main net (and the head); None if there are no parameters.
-        aux_optimizer: of the head, where it has one of its own.
         lr_schedulers: one for each optimizer that has one.
+        overwritten_rates: the learning rates of the optimizers that their schedulers have replaced by their own.
     """
 
     def __init__(
@@ -47,34 +56,62 @@ class Component(nn.Module):
         optimizer_constructor: OptimizerConstructor,
         lr_scheduler_constructor: LRSchedulerConstructor | None = None,
         *,
+        index: int = 0,
         aux_optimizer_constructor: OptimizerConstructor | None = None,
         aux_lr_factor: float = 1.0,
         max_grad_norm: float | None = None,
+        clip_by: Literal["component", "global"] = "component",
+        accumulate: int = 1,
+        grad_scaler: GradScaler | None = None,
         shared: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.main_net = main_net
         self.aux_net = aux_net
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.clips_globally = max_grad_norm, clip_by == "global"
+        self.accumulate, self.grad_scaler = accumulate, grad_scaler
+        self._index = index
         self._shared = tuple(shared)
         self._main_parameters = list(main_net.parameters())
         self._aux_parameters = list(aux_net.parameters()) if aux_net is not None else []
 
-        has_two = aux_optimizer_constructor is not None or aux_lr_factor != 1.0
-        others = [] if has_two else self._aux_parameters
-        self.optimizer = _construct(optimizer_constructor, [*self._main_parameters, *others])
-        self.aux_optimizer = None
-        if has_two:
-            self.aux_optimizer = _construct(aux_optimizer_constructor or optimizer_constructor, self._aux_parameters)
-        if self.aux_optimizer is not None:
-            for group in self.aux_optimizer.param_groups:
-                group["lr"] *= aux_lr_factor
-        construct = lr_scheduler_constructor or (lambda _: None)
-        self.lr_schedulers = [s for s in map(construct, self.optimizers) if s is not None]
+        head_is_apart = (
+            aux_optimizer_constructor is not None or aux_lr_factor != 1.0 or asks_for_role(optimizer_constructor)
+        )
+        main = list(main_net.named_parameters(prefix="main_net"))
+        aux = list(aux_net.named_parameters(prefix="aux_net")) if aux_net is not None else []
+        together = main if head_is_apart else main + aux
+        self._main_optimizers = construct_optimizers(optimizer_constructor, index, "main", together)
+        self._aux_optimizers: list[Optimizer] = []
+        if head_is_apart:
+            constructor = aux_optimizer_constructor or optimizer_constructor
+            self._aux_optimizers = construct_optimizers(constructor, index, "head", aux)
+        rates = rates_of(self.optimizers)
+        schedulers = partial(construct_lr_schedulers, lr_scheduler_constructor, index)
+        of_main = schedulers("main", self._main_optimizers)
+        of_aux = schedulers_with_factor(aux_lr_factor, self._aux_optimizers, partial(schedulers, "head"))
+        self.lr_schedulers = of_main + of_aux
+        self.overwritten_rates = overwritten(rates, of_main + of_aux if aux_lr_factor == 1.0 else of_main)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """Of the main net (and the head); the first if there are several, None if there are no parameters."""
+        return next(iter(self._main_optimizers), None)
+
+    @property
+    def aux_optimizer(self) -> Optimizer | None:
+        """Of the head, where it has one of its own; the first if there are several."""
+        return next(iter(self._aux_optimizers), None)
 
     @property
     def optimizers(self) -> list[Optimizer]:
-        return [o for o in (self.optimizer, self.aux_optimizer) if o is not None]
+        """All optimizers, those of the main net first."""
+        return self._main_optimizers + self._aux_optimizers
+
+    @property
+    def updates_together(self) -> bool:
+        """Whether the gradients of all components have to be there before one of them is updated."""
+        return self.clips_globally or self.grad_scaler is not None
 
     def main_parameters(self) -> list[Parameter]:
         """The parameters of the main net that want a gradient."""
@@ -134,24 +171,48 @@ class Component(nn.Module):
     def discard(self) -> None:
         """Gives up parameters and optimizers: another process has them. What is left is the structure."""
         self.to("meta")
-        self.optimizer = self.aux_optimizer = None
-        self.lr_schedulers = []
+        self._main_optimizers, self._aux_optimizers, self.lr_schedulers = [], [], []
         self._main_parameters = list(self.main_net.parameters())
         self._aux_parameters = list(self.aux_net.parameters()) if self.aux_net is not None else []
 
+    def loss_factor(self, share: float | Tensor, loss: Tensor) -> float | Tensor:
+        """What the loss is multiplied with where it is differentiated.
+
+        Args:
+            share: the micro-batch's share of the batch.
+            loss: without dimensions.
+
+        Returns:
+            The share, or 1/n of it where n batches are accumulated; times the loss scale, if there is one.
+        """
+        if self.accumulate > 1:
+            share = share / self.accumulate
+        if self.grad_scaler is None:
+            return share
+        if not isinstance(share, Tensor):
+            share = torch.full_like(loss, share, dtype=torch.promote_types(loss.dtype, torch.float32))
+        return self.grad_scaler.scale(share)
+
     def update(self) -> None:
-        """Clips, steps the optimizers and frees the gradients."""
+        """Clips what is not clipped globally, steps the optimizers and frees the gradients."""
         if self.max_grad_norm is not None:
-            shared = self.shared_parameters()
-            own = [p for p in self._main_parameters if all(p is not other for other in shared)]
-            for parameters in (own, *([p] for p in shared), self._aux_parameters):
+            for parameters in self._clipped_apart():
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         torch.clear_autocast_cache()  # it holds casts of the weights that change here
         for optimizer in self.optimizers:
             optimizer.step()
         self.free_gradients()
 
+    def _clipped_apart(self) -> list[list[Parameter]]:
+        """The parameters in groups, each of which is clipped by its own norm."""
+        if self.clips_globally:
+            return [self._aux_parameters]
+        shared = self.shared_parameters()
+        own = [p for p in self._main_parameters if all(p is not other for other in shared)]
+        return [own, *([p] for p in shared), self._aux_parameters]
+
     def free_gradients(self) -> None:
+        """Drops the gradients of all parameters."""
         for parameter in (*self._main_parameters, *self._aux_parameters):
             parameter.grad = None
 
@@ -167,17 +228,19 @@ class Component(nn.Module):
                     raise ValueError("ReduceLROnPlateau needs a metric: call model.lr_scheduler_step(validation_loss).")
                 scheduler.step(metric)
                 continue
+            warn_of_lost_rate(self._index, scheduler)
             with warnings.catch_warnings():
                 # A frozen component's schedule goes on, though its optimizer never steps.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 scheduler.step()
 
     def training_state_dict(self) -> dict[str, Any]:
-        """The state of the optimizers and LR schedulers."""
-        return {
+        """The state of the optimizers and LR schedulers, and that of the loss scale, if there is one."""
+        state: dict[str, Any] = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "lr_schedulers": [scheduler.state_dict() for scheduler in self.lr_schedulers],
         }
+        return state if self.grad_scaler is None else {**state, "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_training_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `training_state_dict` returned.
@@ -195,21 +258,10 @@ class Component(nn.Module):
                 )
             for target, saved in zip(targets, state[name], strict=True):
                 target.load_state_dict(saved)
+        if self.grad_scaler is not None and state.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
 
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _construct(constructor: OptimizerConstructor, parameters: list[Parameter]) -> Optimizer | None:
-    if not parameters:
-        return None
-    optimizer = constructor(parameters)
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__} needs a closure that evaluates the loss again; expected an optimizer whose "
-            "step() works without one, e.g. SGD or AdamW."
-        )
-    return optimizer

@@ -6,69 +6,30 @@ been made ready. What a step has at hand meanwhile is a `State`, which begins an
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.profiler import record_function
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.failures import add_place, add_shapes, changes_in_place
 from interlocking_backprop.engine.graph import Graph, loss_backward
+from interlocking_backprop.engine.joint_updates import JointUpdates
+from interlocking_backprop.engine.last_uses import OWN_LOSS, last_uses_of, pass_of
 from interlocking_backprop.engine.loss_comparison import Comparison, Part
 from interlocking_backprop.engine.losses import Loss, part_of_mean
 from interlocking_backprop.engine.message import Gradient, Message, Packet, Transport
 from interlocking_backprop.engine.randomness import generator_of, preserved, seed
 from interlocking_backprop.engine.shared_gradients import SharedGradients
+from interlocking_backprop.engine.state import OnGradients, Place, State, Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree, detached, map_tensors, tensors, versions
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
-from interlocking_backprop.scheme.streams import ComponentWork, Pass, Source, Workload
-
-Place = tuple[int, int]
-"""A component and a micro-batch."""
-
-Visit = Callable[[Tree, Tree], Any]
-"""What an evaluation makes of the output at an exit and the targets."""
-
-OnGradients = Callable[[int, list[Parameter]], None]
-"""Called before an update with the component's index and those of its parameters that have a gradient."""
-
-
-class State:
-    """What is at hand while a batch is carried out, by component and micro-batch.
-
-    Attributes:
-        batch: that is carried out.
-        visit: called at the exits of an evaluation.
-        on_gradients: called before each update.
-        updates: whether there are updates at all; if not, gradients are dropped in their place.
-        packets: the inputs of forward passes to come.
-        graphs: those alive.
-        at_exit: targets, and outputs in an evaluation, for losses and exits to come.
-        streams: for each place those at its input, by index.
-        shared: gradients of shared weights on their way between components at hand.
-        losses: by component, summed up so far.
-        exits: by component, what was made of the output at its exit.
-        comparisons: of the batch with its parts, for losses that nobody knows.
-    """
-
-    def __init__(self, batch: Batch, visit: Visit | None, on_gradients: OnGradients | None, updates: bool) -> None:
-        self.batch, self.visit = batch, visit
-        self.on_gradients, self.updates = on_gradients, updates
-        self.packets = {(0, m): packet for m, packet in enumerate(batch.packets)}
-        self.graphs: dict[Place, Graph] = {}
-        self.at_exit: dict[Place, Packet] = {}
-        self.streams: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
-        self.shared: dict[Message, Gradient] = {}
-        self.losses: dict[int, Tensor] = {}
-        self.exits: dict[int, Any] = {}
-        self.comparisons: dict[Loss, Comparison] = {}
+from interlocking_backprop.scheme.streams import Source, Workload
 
 
 class Executor:
@@ -107,7 +68,10 @@ class Executor:
         self._shared = SharedGradients(workload, ties, components, transport)
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
-        last_uses = _last_uses(actions, self._work)
+        self._joint = JointUpdates(components, ties)
+        self._updated = [action.component for action in actions if action.kind is Kind.UPDATE]
+        self._updates_together = workload.updates == "together"
+        last_uses = last_uses_of(actions, self._work)
         self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
     def run(
@@ -120,8 +84,8 @@ class Executor:
     ) -> Result:
         """Carries out a batch.
 
-        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is, with a note
-        that says where it was raised. What the step had accumulated is dropped then; components that were updated
+        An exception from a module, a loss, an optimizer or a function of the user's passes through as it is, with a
+        note that says where it was raised. What the step had accumulated is dropped then; components that were updated
         before it stay updated.
 
         Args:
@@ -156,11 +120,13 @@ class Executor:
     ) -> Callable[[State], None]:
         """What is called to carry out an action."""
         i, kind, m, stream = action
+        if kind is Kind.REDUCE_GRAD:
+            return partial(self._reduce, i)
         if m is None:
-            return partial(self._update if kind is Kind.UPDATE else self._reduce, i)
+            return partial(self._update_with_others if self._updates_together else self._update, i)
         place = (i, m)
         if kind in PASSES:
-            done = _pass_of(action, self._work[i])
+            done = pass_of(action, self._work[i])
             # A joint pass may be carried out in two: its I, then its W.
             splits = done.kind == "B" and kind is not Kind.FULL_BACKWARD
             return partial(self._backward, place, kind, stream, done.source, splits, last_uses[action])
@@ -255,7 +221,8 @@ class Executor:
             if comparison.component == i:
                 comparison.add(Part(output, packet.target, inputs, packet.network_input, share))
         leaves = [t for t in tensors(exit_input) if t.requires_grad]
-        graph.loss_gradient = loss_backward(loss, share, leaves, component.aux_parameters())
+        factor = component.loss_factor(share, loss) if state.updates else share
+        graph.loss_gradient = loss_backward(loss, factor, leaves, component.aux_parameters())
         part = part_of_mean(loss.detach(), share)
         state.losses[i] = state.losses[i] + part if m else part
         self._retire(place, graph, state)
@@ -274,7 +241,7 @@ class Executor:
         graph, received = state.graphs[place], state.streams[i + 1, m]
         gradient = graph.gradient(source, received)
         for used in last_uses:
-            if used == _OWN_LOSS:
+            if used == OWN_LOSS:
                 graph.loss_gradient = []
             else:
                 del received[used]
@@ -287,17 +254,34 @@ class Executor:
         self._shared.give(i, state.shared)
 
     def _update(self, i: int, state: State) -> None:
-        component = self._components[i]
         self._shared.take(i, state.shared)
+        self._show_gradients(i, state)
+        if state.updates:
+            self._components[i].update()
+        else:
+            self._components[i].free_gradients()
+
+    def _update_with_others(self, i: int, state: State) -> None:
+        if i == self._updated[0]:
+            for j in self._updated:
+                self._shared.take(j, state.shared)
+            overflows = state.updates and not self._joint.unscale(self._updated)
+            for j in self._updated if not overflows else ():
+                self._show_gradients(j, state)
+            state.updates = state.updates and not overflows
+            if state.updates:
+                self._joint.clip(self._updated)
+        if state.updates:
+            self._components[i].update()
+        else:
+            self._components[i].free_gradients()
+
+    def _show_gradients(self, i: int, state: State) -> None:
         if state.on_gradients is not None:
             # What the function draws, noise say, depends on neither order nor placement, and changes nothing else.
             with torch.no_grad(), preserved([self._generators[i]]):
                 seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
-                state.on_gradients(i, [p for p in component.parameters() if p.grad is not None])
-        if state.updates:
-            component.update()
-        else:
-            component.free_gradients()
+                state.on_gradients(i, [p for p in self._components[i].parameters() if p.grad is not None])
 
     def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
         send(state.packets.pop(above))
@@ -315,34 +299,3 @@ class Executor:
         """Lets go of a graph that has served everybody."""
         if graph.is_used_up and place not in state.at_exit:
             del state.graphs[place]
-
-
-# In the place of a stream: the gradient of the component's own loss.
-_OWN_LOSS = -1
-
-
-def _changed_in_place(i: int) -> ValueError:
-    return ValueError(
-        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
-        "its first operation out of place, e.g. ReLU(inplace=False)."
-    )
-
-
-def _last_uses(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:
-    """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
-    last: dict[Action, list[int]] = {}
-    used: set[tuple[int, int | None, int]] = set()
-    for action in reversed(actions):
-        if action.kind in PASSES:
-            i, m = action.component, action.microbatch
-            source = _pass_of(action, work[i]).source
-            needed = [stream for stream, _ in source.streams] + ([_OWN_LOSS] if source.loss else [])
-            last[action] = [stream for stream in needed if (i, m, stream) not in used]
-            used.update((i, m, stream) for stream in needed)
-    return last
-
-
-def _pass_of(action: Action, work: ComponentWork) -> Pass:
-    found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
-    assert found is not None
-    return found

@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from interlocking_backprop.engine.batch import Batch
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import OnGradients
 from interlocking_backprop.engine.inspection import (
     Alignment,
     ComponentGradients,
@@ -21,10 +20,11 @@ from interlocking_backprop.engine.inspection import (
     undisturbed_buffers,
     undisturbed_gradients,
 )
+from interlocking_backprop.engine.state import OnGradients
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.runtime.runtime import Runtime
+from interlocking_backprop.runtime.workloads import Workloads
 from interlocking_backprop.scheme.coefficients import Scheme, check_scheme, e2e
-from interlocking_backprop.scheme.streams import Workload
 
 
 class InspectedModel(nn.Module):
@@ -32,6 +32,7 @@ class InspectedModel(nn.Module):
 
     components: Sequence[Component]
     _runtime: Runtime
+    _workloads: Workloads
     _scheme: Scheme
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ class InspectedModel(nn.Module):
             function(component, parameters)
 
     def _gradients(self, scheme: Scheme, inputs: Tree, targets: Tree) -> list[ComponentGradients | None]:
-        workload = self._workload(scheme)
+        workload = self._workloads.of(scheme)
         found: list[ComponentGradients | None] = [None] * len(self.components)
         own = {i: self.components[i] for i in self._runtime.local_components}
 
@@ -153,10 +154,6 @@ class InspectedModel(nn.Module):
         with undisturbed_gradients(own.values()), undisturbed_buffers(own.values()):
             self._runtime.run(workload, self._batch(inputs, targets), on_gradients=take, updates=False)
         return found
-
-    def _workload(self, scheme: Scheme) -> Workload:
-        """The work that a scheme makes for the model as it is now."""
-        raise NotImplementedError
 
     def _batch(self, inputs: Tree, targets: Tree) -> Batch | None:
         """A batch of the next training step; None where another process reads the data."""

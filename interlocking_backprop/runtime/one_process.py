@@ -15,8 +15,9 @@ import torch
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import Executor, OnGradients, Visit
+from interlocking_backprop.engine.executor import Executor
 from interlocking_backprop.engine.losses import Loss
+from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.runtime.transfer import DeviceTransport
 from interlocking_backprop.schedule.action import Action

@@ -38,6 +38,7 @@ def model_facts(
         "number of components": len(components),
         "scheme": (scheme.name, scheme.matrix.tolist()),
         "n_microbatches": n_microbatches,
+        "accumulate": components[0].accumulate,
         "shared weights": [tie.holders for tie in ties],
         "losses' wishes": [
             (loss.wants_component, loss.wants_component_input, loss.wants_network_input) for loss in losses

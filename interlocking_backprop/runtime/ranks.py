@@ -17,9 +17,10 @@ from torch import Tensor
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.executor import OnGradients, Visit
+from interlocking_backprop.engine.joint_updates import refuse_on_ranks
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
+from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import map_tensors
 from interlocking_backprop.runtime.guard import Guard
@@ -73,6 +74,7 @@ class Ranks:
         max_graphs: int | None,
         timeout: timedelta,
     ) -> None:
+        refuse_on_ranks(components)
         world = join(device, timeout)
         self._rank, self._size, self._device = rank, size, device = world.rank, world.size, world.device
         agree(world, facts)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from interlocking_backprop.engine.batch import Batch, Result
-from interlocking_backprop.engine.executor import OnGradients, Visit
+from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 

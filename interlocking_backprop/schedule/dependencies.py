@@ -119,8 +119,11 @@ class Dependencies:
             weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         if kind is Kind.UPDATE:
-            needed = [a for m in range(self.n_microbatches) for a in self.compute(i, m)]
-            return needed + [Action(j, Kind.REDUCE_GRAD) for j in self.workload.sharers(i)]
+            together = self.workload.updates == "together"
+            awaited = range(self.workload.n_components) if together else [i]
+            needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
+            sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
+            return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
         source = self.backward_pass(action).source
         needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
         for stream, _ in source.streams:

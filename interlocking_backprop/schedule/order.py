@@ -50,6 +50,7 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
     components = workload.components
     waiting: list[int] = []
     reduced: set[int] = set()
+    updates_apart = workload.updates == "apart"
     for front, work in enumerate(components):
         if work.is_idle:
             return
@@ -72,6 +73,8 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
             if components[i].updates:
                 waiting.append(i)
             # Shared weights are updated when all who share them are done.
-            for j in [j for j in waiting if reduced.issuperset(workload.sharers(j))]:
+            for j in [j for j in waiting if updates_apart and reduced.issuperset(workload.sharers(j))]:
                 waiting.remove(j)
                 yield Action(j, Kind.UPDATE)
+    for j in waiting:
+        yield Action(j, Kind.UPDATE)

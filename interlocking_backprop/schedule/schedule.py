@@ -70,6 +70,7 @@ class Schedule:
             "trainable": workload.trainable,
             "ties": workload.ties,
             "is_evaluation": workload.is_evaluation,
+            "updates": workload.updates,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -94,7 +95,9 @@ class Schedule:
                 tuple(map(tuple, fields["ties"])),
             )
             return cls(
-                workload=Workload(scheme, heads, trainable, ties, fields.get("is_evaluation", False)),
+                workload=Workload(
+                    scheme, heads, trainable, ties, fields.get("is_evaluation", False), fields.get("updates", "apart")
+                ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
                 actions=tuple(tuple(map(Action.from_str, actions)) for actions in fields["actions"]),

@@ -160,6 +160,8 @@ class _Clock:
             if duration > 0:
                 intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
                 now[rank] += duration
+            if transfer is None:
+                arrivals[action] = float(now[rank])  # updates may wait for it elsewhere, without a message
         self._step += 1
         return intervals
 

@@ -19,7 +19,7 @@ The derivation is section 1 of docs/design.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -110,6 +110,8 @@ class Workload:
         ties: the components, in ascending order, of each group that shares weights which want a gradient.
         is_evaluation: whether these are forward passes alone, and what comes out at the exits of the ``heads`` is
             evaluated; see `evaluation`.
+        updates: when a component is updated: "apart", as soon as its own gradients are there; "together", when those of
+            all components are; or not in this step ("none"), for its gradients are kept for a later one.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -120,6 +122,7 @@ class Workload:
     trainable: tuple[bool, ...]
     ties: tuple[tuple[int, ...], ...] = ()
     is_evaluation: bool = False
+    updates: Literal["apart", "together", "none"] = "apart"
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
@@ -169,11 +172,18 @@ class Workload:
         passes = (work.weight_pass for work in self.components)
         return frozenset(i for i, found in enumerate(passes) if found is not None and found.kind == "B")
 
+    @cached_property
+    def accumulating(self) -> Workload:
+        """The same without updates."""
+        return replace(self, updates="none")
+
     def sharers(self, i: int) -> list[int]:
         """The components, in ascending order, whose gradients weights of component i get, itself among them.
 
-        The list is empty if it shares no weights.
+        The list is empty if it shares no weights, or none are updated.
         """
+        if self.updates == "none":
+            return []
         tied = {j for tie in self.ties if i in tie for j in tie}
         return [j for j in sorted(tied) if self._matrix[j].any()]
 
@@ -219,7 +229,8 @@ class Workload:
             streams=tuple(tuple(map(float, v)) for v in streams),
             passes=tuple(passes),
             computes_loss=above is None or self.heads[i],
-            updates=bool(own.any()) or (above is not None and self.heads[i]) or bool(self.sharers(i)),
+            updates=self.updates != "none"
+            and (bool(own.any()) or (above is not None and self.heads[i]) or bool(self.sharers(i))),
         )
 
 

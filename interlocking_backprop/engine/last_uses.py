@@ -1,0 +1,38 @@
+"""Which backward pass is the last to start from a gradient, so that the gradient can be freed behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from interlocking_backprop.schedule.action import PASSES, Action
+from interlocking_backprop.scheme.streams import ComponentWork, Pass
+
+# In the place of a stream: the gradient of the component's own loss.
+OWN_LOSS = -1
+
+
+def _changed_in_place(i: int) -> ValueError:
+    return ValueError(
+        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
+        "its first operation out of place, e.g. ReLU(inplace=False)."
+    )
+
+
+def last_uses_of(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:
+    """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
+    last: dict[Action, list[int]] = {}
+    used: set[tuple[int, int | None, int]] = set()
+    for action in reversed(actions):
+        if action.kind in PASSES:
+            i, m = action.component, action.microbatch
+            source = pass_of(action, work[i]).source
+            needed = [stream for stream, _ in source.streams] + ([OWN_LOSS] if source.loss else [])
+            last[action] = [stream for stream in needed if (i, m, stream) not in used]
+            used.update((i, m, stream) for stream in needed)
+    return last
+
+
+def pass_of(action: Action, work: ComponentWork) -> Pass:
+    found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
+    assert found is not None
+    return found
