@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
-from interlocking_backprop.engine.failures import add_place, add_shapes, changes_in_place
+from interlocking_backprop.engine.failures import add_place, add_shapes, changed_in_place, changes_in_place
 from interlocking_backprop.engine.graph import Graph, loss_backward
 from interlocking_backprop.engine.joint_updates import JointUpdates
 from interlocking_backprop.engine.last_uses import OWN_LOSS, last_uses_of, pass_of
@@ -159,7 +159,7 @@ class Executor:
             with torch.no_grad():
                 outputs = self._through(i, inputs)
         if i > 0 and before != versions(inputs):
-            raise _changed_in_place(i)
+            raise changed_in_place(i)
         if n_passes or work.computes_loss:
             state.graphs[place] = Graph(i, inputs, outputs, n_passes)
         if work.computes_loss:
@@ -184,7 +184,7 @@ class Executor:
             return self._components[i].main_net(inputs)
         except Exception as error:
             if i > 0 and changes_in_place(error, self._components[i].main_net, inputs):
-                raise _changed_in_place(i) from error
+                raise changed_in_place(i) from error
             add_shapes(error, f"component {i} got", inputs)
             raise
 

@@ -61,3 +61,11 @@ def _note(error: Exception, text: str) -> None:
         error.add_note(text)
     elif len(error.args) == 1 and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}\n{text}",)
+
+
+def changed_in_place(i: int) -> ValueError:
+    """The error of a component that changes its input."""
+    return ValueError(
+        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
+        "its first operation out of place, e.g. ReLU(inplace=False)."
+    )

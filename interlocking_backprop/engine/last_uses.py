@@ -11,13 +11,6 @@ from interlocking_backprop.scheme.streams import ComponentWork, Pass
 OWN_LOSS = -1
 
 
-def _changed_in_place(i: int) -> ValueError:
-    return ValueError(
-        f"component {i} changes its input in place, which is the output of component {i - 1} and still in use; make "
-        "its first operation out of place, e.g. ReLU(inplace=False)."
-    )
-
-
 def last_uses_of(actions: Sequence[Action], work: Sequence[ComponentWork]) -> dict[Action, list[int]]:
     """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
     last: dict[Action, list[int]] = {}
