@@ -216,13 +216,13 @@ class Executor:
         except Exception as error:
             add_shapes(error, f"loss {i} got an output and a target:", (output, packet.target))
             raise
+        leaves = [t for t in tensors(exit_input) if t.requires_grad]
+        factor = component.loss_factor(share, loss) if state.updates else share
+        graph.loss_gradient = loss_backward(loss, factor, leaves, component.aux_parameters())
         if not function.is_known and (n := state.batch.n_microbatches) > 1:
             comparison = state.comparisons.setdefault(function, Comparison(function, i, n))
             if comparison.component == i:
                 comparison.add(Part(output, packet.target, inputs, packet.network_input, share))
-        leaves = [t for t in tensors(exit_input) if t.requires_grad]
-        factor = component.loss_factor(share, loss) if state.updates else share
-        graph.loss_gradient = loss_backward(loss, factor, leaves, component.aux_parameters())
         part = part_of_mean(loss.detach(), share)
         state.losses[i] = state.losses[i] + part if m else part
         self._retire(place, graph, state)

@@ -53,6 +53,8 @@ class Comparison:
         try:
             loss = copy.deepcopy(self._loss)  # it may remember what it has been called with
             whole, parts = self._whole(loss), self._of_parts(loss)
+            # Half of the digits of what has the fewest.
+            tolerance = max(torch.finfo(t.dtype).eps for t in (whole.value, *whole.gradients)) ** 0.5
             difference, noise = whole.difference(parts), max(whole.difference(self._whole(loss)))
         except Exception as error:
             self._loss.settle()
@@ -66,8 +68,7 @@ class Comparison:
         if not bool(whole.value.isfinite()):
             return  # nothing can be said yet
         self._loss.settle()
-        # Half of the digits; and what draws random numbers differs from itself.
-        tolerance = torch.finfo(whole.value.dtype).eps ** 0.5
+        # What draws random numbers differs from itself.
         if noise > tolerance or max(difference) <= tolerance:
             return
         warnings.warn(

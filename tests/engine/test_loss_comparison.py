@@ -113,6 +113,17 @@ def test_two_views_as_one_sample():
         torch.testing.assert_close(other, seen[0], rtol=0, atol=1e-12)
 
 
+def test_few_digits_are_no_difference():
+    """Under autocast a batch of another size is rounded otherwise, though the loss itself is float32."""
+
+    def mean(output, target):
+        return output.mean().float()
+
+    model = ib.build_e2e_model([nn.Linear(5, 5)], sgd, None, mean, n_microbatches=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert said(model, x=torch.randn(999, 5), target=torch.zeros(999)) == []
+
+
 def test_random_losses_and_those_that_remember_are_left_alone():
     class Remembering(nn.Module):
         def __init__(self):
