@@ -16,11 +16,15 @@ from interlocking_backprop.compare.report import write_report
 from interlocking_backprop.compare.report.formatting import known, significant, size
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.results import Comparison
+from interlocking_backprop.training.run_checks import check_run
 
 
 def compare(arguments: Sequence[str]) -> int:
     """Compares schemes; returns the exit code: 1 if a run or a measurement did not come to its end."""
     config = read_config(arguments)
+    for scheme in config.schemes:
+        for k in config.components:
+            check_run(config.run(scheme=scheme, components=k))
     output = console(width=160)
     try:
         comparison, problems = Comparer(config, output).compare()

@@ -50,13 +50,12 @@ class GenerateConfig(Checked):
     """Which of the run's checkpoints."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …"""
-    threads: Annotated[int, at_least(0)] = 0
+    threads: Annotated[int, at_least(0, 1024)] = 0
     """CPU threads of PyTorch; 0 leaves its default."""
 
     def __post_init__(self) -> None:
         """Checks what needs no run."""
         super().__post_init__()
-        self.expect("seed", self.seed < 1 << 63, "a number below 2 to the power of 63")
         Sampler(self.temperature, self.top_k, self.top_p)
         if self.prompt and self.prompt_file is not None:
             raise ValueError("--prompt and --prompt-file are both given; expected one of them.")
