@@ -60,13 +60,17 @@ def table(comparison: Comparison) -> Table:
     return made
 
 
+def _step(seconds: float, std: float) -> str:
+    return known(seconds, lambda seconds: f"{significant(1e3 * seconds)} ± {significant(1e3 * std, 2)}")
+
+
 def _cells(summary: Summary) -> list[list[str]]:
     return [
         [
-            row.scheme,
+            summary.label(row.components, row.scheme),
             str(row.components),
             f"{summary.metric.spread(row.mean, row.std)} ({row.n_finished})",
-            known(1e3 * row.measured_step_seconds, significant),
+            _step(row.measured_step_seconds, row.measured_step_std),
             known(1e3 * row.modelled_step_seconds, significant),
             known(row.modelled_microbatches, str),
             known(row.measured_peak_bytes, size),

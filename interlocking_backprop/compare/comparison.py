@@ -19,6 +19,7 @@ from interlocking_backprop.compare.measurements import Measurements
 from interlocking_backprop.compare.results import Comparison
 from interlocking_backprop.compare.runs import Run, grid
 from interlocking_backprop.compare.tuning import all_trials, choose
+from interlocking_backprop.compare.twins import find_twins
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.interruption import Interruption, interruptible
 from interlocking_backprop.training.run_checks import check_batch
@@ -94,6 +95,7 @@ class Comparer:
             runs=tuple(results.values()),
             profiles=profiles,
             estimates=estimates,
+            twins=find_twins(config.schemes, config.components),
         )
         return comparison, problems
 

@@ -130,8 +130,8 @@ def _phase(phases: Phases, n: int) -> str:
     others = (local(k), pairwise(k), e2e(k), deep_supervision(k))
     known = next((other.name for other in reversed(others) if other == scheme), scheme.name)
     same = f", which is {known} with {k} component{'s' * (k > 1)}" if known != scheme.name else ""
-    rows = " | ".join(f"{i}: {_row(row)}" for i, row in enumerate(scheme.matrix.tolist()))
-    return f"{until}{scheme.name}{same}; trained by loss {rows}"
+    rows = " | ".join(map(_row, scheme.matrix.tolist()))
+    return f"{until}{scheme.name}{same}; losses of the components: {rows}"
 
 
 def _row(row: Sequence[float]) -> str:
@@ -144,8 +144,8 @@ def _schedule(schedule: Schedule) -> str:
     found = simulate(schedule, Costs.uniform(schedule.n_components, split_weight=1.0), timeline_steps=0)
     where = "one device" if schedule.n_ranks == 1 else f"{schedule.n_ranks} devices"
     return (
-        f"{m} micro-batch{'es' * (m > 1)}; a step takes {found.step_time / m:.3g} units for each on {where}, the limit "
-        f"is {found.limit / m:.3g} (1 unit: a component's forward pass)"
+        f"a step takes {found.step_time / m:.3g} units per micro-batch on {where}, the limit is {found.limit / m:.3g}; "
+        f"M = {m} (1 unit: a component's forward pass)"
     )
 
 
