@@ -115,7 +115,7 @@ class ComparisonFolder:
         is_whole = isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in parts)
         if not is_whole or (parts and not {"metric", "maximize", "n_steps", "components"} <= content["facts"].keys()):
             raise ValueError(f"{path} is not what an earlier start wrote; remove it, or choose another --out.")
-        return content
+        return dict(content)
 
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""

@@ -167,7 +167,7 @@ def load_config(path: Path) -> TrainConfig:
         kinds |= get_type_hints(type(group))
     try:
         for name in sorted(values.keys() - default.flat().keys()):
-            raise ValueError(f"{flag(name)} is not known; expected the flags that `ibp train --help` lists.")
+            raise ValueError(f"{flag(name)} is not known; expected the flags of `ibp train --help`.")
         return default.replace(**{name: _typed(name, kinds[name], value) for name, value in values.items()})
     except ValueError as error:
         raise ValueError(f"configuration {path}: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -265,3 +267,25 @@ def test_a_fault_of_the_program_shows_its_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr("interlocking_backprop.cli.train.Trainer", raise_it)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         main(["train", "--out", str(tmp_path / "run")])
+
+
+SWALLOWS = """
+import contextlib, signal, sys
+from interlocking_backprop.cli.main import main
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            # As extensions do while they are initialised.
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["train", "--components", "0"]))
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "ibp: error: interrupted.\n")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interlocking_backprop.compare.report.formatting import Metric
@@ -92,7 +93,8 @@ def summarize(comparison: Comparison) -> Summary:
     every = results.assign(same_as=[first.get(key, "") for key in keys])
 
     def once(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[[key not in first for key in zip(frame["components"], frame["scheme"], strict=True)]]
+        keys = zip(frame["components"], frame["scheme"], strict=True)
+        return frame[np.array([key not in first for key in keys], dtype=bool)]
 
     shown = once(results.assign(also=[", ".join(names) for names in others]))
     frames = [once(frame) for frame in (_curves(runs), measured, modelled, fastest)]
