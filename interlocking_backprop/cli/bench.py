@@ -32,7 +32,7 @@ class EngineConfig(Checked):
     simulator gives, and their ratio; beside end-to-end backpropagation PyTorch's own schedules on the same components.
     """
 
-    schemes: tuple[str, ...] = ("local", "pairwise", "3wise", "e2e")
+    schemes: Annotated[tuple[str, ...], Expected("at least one scheme", bool)] = ("local", "pairwise", "3wise", "e2e")
     """Schemes that are measured, e.g. local pairwise 3wise-sum."""
     components: Annotated[tuple[int, ...], each_at_least(1, 256)] = (4, 8)
     """Numbers of components, each on a process of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from types import FrameType
 
 _LONGEST = 2000
 _INTERRUPTED = 130
+_MARK = re.compile(r", at the mark:\n  .*\n  ( *)\^$")
 
 
 def is_first_rank() -> bool:
@@ -35,7 +37,8 @@ def interrupted() -> int:
 def explanation(error: BaseException) -> str | None:
     """What an exception of a command tells its user; None if it is a fault of the program, and shows its traceback."""
     if isinstance(error, ValueError):
-        return str(error)
+        # A mark below a text is for the eyes of those who program; here its place is told.
+        return _MARK.sub(lambda found: f", at its character {len(found[1]) + 1}", str(error))
     first = next(iter(str(error).splitlines()), "")
     if isinstance(error, MemoryError) or _is_of_memory(error, first):
         return f"there is not enough memory ({first or 'none is left'}); choose a smaller network or --batch-size."

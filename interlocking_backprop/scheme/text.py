@@ -34,13 +34,16 @@ def parse_scheme(text: str, n_components: int) -> Scheme:
         return e2e(n_components)
     if text == "deep-supervision":
         return deep_supervision(n_components)
-    if match := _WINDOW.fullmatch(text):
-        n = {"local": 1, "pairwise": 2}[match["word"]] if match["word"] else int(match["n"])
-        if match["decay"]:
-            return decaying(n_components, float(match["decay"]), n)
-        return nwise(n_components, n, match["reduction"] or "furthest")  # type: ignore[arg-type]
-    if match := re.fullmatch(_DECAY, text):
-        return decaying(n_components, float(match["decay"]))
+    try:
+        if match := _WINDOW.fullmatch(text):
+            n = {"local": 1, "pairwise": 2}[match["word"]] if match["word"] else int(match["n"])
+            if match["decay"]:
+                return decaying(n_components, float(match["decay"]), n)
+            return nwise(n_components, n, match["reduction"] or "furthest")  # type: ignore[arg-type]
+        if match := re.fullmatch(_DECAY, text):
+            return decaying(n_components, float(match["decay"]))
+    except ValueError as error:
+        raise ValueError(f"scheme {text!r}: {error}") from None
     if text.endswith(".csv"):
         return _read_csv(Path(text), n_components)
     raise ValueError(f"scheme {text!r} is not known; expected {SCHEME_FORMS}.")

@@ -152,12 +152,15 @@ def _check_cut(config: TrainConfig) -> None:
 def _check_memory(config: TrainConfig) -> None:
     """The weights, which a run makes in the memory of this machine, fit into it."""
     n_bytes = 4 * _least_parameters(config)
+    if not hasattr(os, "sysconf"):  # on Windows, which tells it in another way
+        return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if n_bytes > there:
         shape = config.transformer
         what = f"--architecture {resnet_of(config).architecture} with heads {resnet_of(config).aux_architecture}"
         if config.network.model == "transformer":
-            what = f"--width {shape.width}, --depth {shape.depth} and --context {shape.context}"
+            rank = f"--aux-rank {shape.aux_rank}"
+            what = f"--width {shape.width}, --depth {shape.depth}, --context {shape.context} and {rank}"
         raise ValueError(
             f"{what} take {n_bytes / 2**30:,.0f} GiB for the weights alone, and this machine has {there / 2**30:,.1f} "
             "GiB of memory; choose a smaller network."

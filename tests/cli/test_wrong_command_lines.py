@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,13 @@ FLAGS = [
     ("--scheme local:10,e2e", "changes at epoch 10, but the run ends at epoch 10"),
     ("--scheme local:9999999999,e2e", "ends at '9999999999'; expected an epoch after 0"),
     ("--scheme local:٣,e2e", "ends at '٣'; expected an epoch after 0"),
+    ("--scheme 0wise", "scheme '0wise': n is 0; expected a whole number of at least 1"),
+    ("--scheme decay0", "scheme 'decay0': decay is 0.0; expected a number above 0"),
+    (
+        "--architecture 4,1/8",
+        "architecture '4,1/8': expected ',' and the number of blocks of the superblock, at its character 6",
+    ),
+    ("--blocks-per-component 0,rest", "a whole number of at least 1, at its character 1"),
     ("--scheme ٣wise", "scheme '٣wise' is not known"),
     ("--scheme decay٣", "scheme 'decay٣' is not known"),
     (f"--scheme {'9' * 5000}wise", "is not known; expected e2e"),
@@ -79,7 +87,7 @@ FLAGS = [
     ("--architecture 1000000000,3", "GiB for the weights alone, and this machine has"),
     ("--aux-architecture conv1000000_conv1000000_gbpl_fc --scheme local", "GiB for the weights alone"),
     ("--architecture 64,31284", "--architecture is 64,31284, which has 31,286 blocks; expected at most 1000"),
-    ("--model transformer --width 10000000", "--width 10000000, --depth 8 and --context 256 take"),
+    ("--model transformer --width 10000000", "--width 10000000, --depth 8, --context 256 and --aux-rank 0 take"),
     ("--model transformer --depth 31284", "--depth is 31284; expected a whole number of at least 1 and at most 1000"),
     ("--model transformer --context 1000000000000", "GiB for the weights alone"),
     ("--model transformer --vocabulary bpe:999999999", "--vocabulary is bpe:999999999; expected 'bytes', or 'bpe:N'"),
@@ -124,6 +132,11 @@ PATHS = [
     ("eval {0} --batch-size 0", "--batch-size is 0; expected a whole number of at least 1"),
     ("generate {0}/file", "{0}/file holds no run"),
     ("generate {0} --threads 100000", "--threads is 100000"),
+    (
+        "generate {0} --temperature 1e-320",
+        "--temperature is 1e-320; expected a number of at least 0, and if it is not 0",
+    ),
+    ("bench engine --schemes", "--schemes is empty; expected at least one scheme"),
     ("compare --out {0}/file/compare", "expected a folder that can be written (Not a directory)"),
     ("compare --schemes local:5,e2e --epochs 2 --out {0}/c", "changes at epoch 5, but the run ends at epoch 2"),
     ("compare --components 99 --out {0}/c", "--components is 99; expected at most 8"),
@@ -267,6 +280,16 @@ def test_a_fault_of_the_program_shows_its_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr("interlocking_backprop.cli.train.Trainer", raise_it)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         main(["train", "--out", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_line_is_the_same_on_terminals_of_every_encoding(encoding):
+    """The library that reads the flags draws another box where there are no lines to draw with."""
+    command = [sys.executable, "-m", "interlocking_backprop", "train", "--epochs", "-1"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "ibp: error: --epochs is -1; expected a whole number of at least 1; see --help.\n"
 
 
 SWALLOWS = """
