@@ -46,17 +46,21 @@ def parse(kind: type[T], arguments: Sequence[str], prog: str, default: T | None 
 
 
 def _one_line(box: str) -> str:
-    """The first two paragraphs in a box, as one line."""
+    """The first two paragraphs in a box, as one line.
+
+    Where the terminal has no lines to draw with, the box is made of hyphens, and its title is a paragraph of its own.
+    """
     paragraphs: list[list[str]] = [[]]
     for line in box.splitlines():
         text = line.strip("│╭╮╰╯ ")
         if line.startswith(("╭", "╰")):
             continue
-        if set(text) <= {"─"}:
+        if set(text) <= {"─", "-"}:
             paragraphs.append([])
         elif not text.startswith("For full helptext"):
             paragraphs[-1].append(text)
     sentences = [" ".join(lines) for lines in paragraphs if lines]
-    text = "; ".join(sentences[:2]).rstrip(".")
+    begin = 0 if box.startswith("╭") else 1
+    text = "; ".join(sentences[begin : begin + 2]).rstrip(".")
     # What a dataclass itself rejects names its flag already.
     return re.sub(r"^Error parsing \w+: ", "", text).replace("Argument helptext:", "expected") + "; see --help."

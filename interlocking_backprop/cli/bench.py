@@ -18,7 +18,8 @@ from interlocking_backprop.bench.engine import ENGINE, Case, Measurement, cases,
 from interlocking_backprop.cli.arguments import parse
 from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.common.atomic_files import replacing, write_text
-from interlocking_backprop.common.fields import EACH_AT_LEAST_1, Checked, Expected, at_least
+from interlocking_backprop.common.fields import Checked, Expected, at_least, each_at_least
+from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.run_folder import environment
 
@@ -31,15 +32,15 @@ class EngineConfig(Checked):
     simulator gives, and their ratio; beside end-to-end backpropagation PyTorch's own schedules on the same components.
     """
 
-    schemes: tuple[str, ...] = ("local", "pairwise", "3wise", "e2e")
+    schemes: Annotated[tuple[str, ...], Expected("at least one scheme", bool)] = ("local", "pairwise", "3wise", "e2e")
     """Schemes that are measured, e.g. local pairwise 3wise-sum."""
-    components: Annotated[tuple[int, ...], EACH_AT_LEAST_1] = (4, 8)
+    components: Annotated[tuple[int, ...], each_at_least(1, 256)] = (4, 8)
     """Numbers of components, each on a process of its own."""
-    microbatches: Annotated[tuple[int, ...], EACH_AT_LEAST_1] = (2,)
+    microbatches: Annotated[tuple[int, ...], each_at_least(1, 1000)] = (2,)
     """Numbers of micro-batches in a step."""
     unit: Annotated[float, Expected("seconds, above 0 and at most 10", lambda value: 0 < value <= 10)] = 0.1
     """Seconds of a component's forward pass of a micro-batch."""
-    steps: Annotated[int, at_least(2)] = 10
+    steps: Annotated[int, at_least(2, 1_000_000)] = 10
     """Steps that are timed, after those that lead to the steady state."""
     peers: bool = True
     """Measures PyTorch's schedules too."""
@@ -64,6 +65,8 @@ def bench(arguments: Sequence[str]) -> int:
     if arguments[0] != "engine":
         raise ValueError(f"benchmark {arguments[0]!r} is not known; expected engine.")
     config = parse(EngineConfig, arguments[1:], prog="ibp bench engine")
+    if config.out is not None:
+        check_folder("--out", config.out)
     output = console(width=120)
     measurements: list[Measurement] = []
     wanted = cases(config.schemes, config.components, config.microbatches, peers=config.peers, bare=config.bare)

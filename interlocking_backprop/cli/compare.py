@@ -16,11 +16,15 @@ from interlocking_backprop.compare.report import write_report
 from interlocking_backprop.compare.report.formatting import known, significant, size
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.results import Comparison
+from interlocking_backprop.training.run_checks import check_run
 
 
 def compare(arguments: Sequence[str]) -> int:
     """Compares schemes; returns the exit code: 1 if a run or a measurement did not come to its end."""
     config = read_config(arguments)
+    for scheme in config.schemes:
+        for k in config.components:
+            check_run(config.run(scheme=scheme, components=k))
     output = console(width=160)
     try:
         comparison, problems = Comparer(config, output).compare()
@@ -56,13 +60,17 @@ def table(comparison: Comparison) -> Table:
     return made
 
 
+def _step(seconds: float, std: float) -> str:
+    return known(seconds, lambda seconds: f"{significant(1e3 * seconds)} ± {significant(1e3 * std, 2)}")
+
+
 def _cells(summary: Summary) -> list[list[str]]:
     return [
         [
-            row.scheme,
+            summary.label(row.components, row.scheme),
             str(row.components),
             f"{summary.metric.spread(row.mean, row.std)} ({row.n_finished})",
-            known(1e3 * row.measured_step_seconds, significant),
+            _step(row.measured_step_seconds, row.measured_step_std),
             known(1e3 * row.modelled_step_seconds, significant),
             known(row.modelled_microbatches, str),
             known(row.measured_peak_bytes, size),

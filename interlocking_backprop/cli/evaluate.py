@@ -27,8 +27,8 @@ class EvalConfig(Checked):
     """Which of its checkpoints is evaluated."""
     split: Literal["test", "validation"] = "test"
     """Part of the data on which it is evaluated."""
-    batch_size: Annotated[int, at_least(0)] = 0
-    """Samples in a batch; 0 takes that of the run."""
+    batch_size: Annotated[int | None, at_least(1)] = None
+    """Samples in a batch; by default as many as in the run."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …"""
     data_root: Path | None = None

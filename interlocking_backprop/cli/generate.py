@@ -13,12 +13,17 @@ from typing import Annotated, Literal
 import tyro
 
 from interlocking_backprop.cli.arguments import parse
-from interlocking_backprop.common.fields import Checked, at_least
+from interlocking_backprop.common.fields import Checked, Expected, at_least
 from interlocking_backprop.text.generation import Sampler, generate_stream
 from interlocking_backprop.text.tokenizer import Tokenizer
 from interlocking_backprop.training.language_model import language_model
 from interlocking_backprop.training.select_device import select_device
 from interlocking_backprop.transport.process_groups import has_ranks
+
+# Scores divided by less are no numbers any more.
+_TEMPERATURE = Expected(
+    "a number of at least 0, and if it is not 0 one from 1e-6 to 1e6", lambda value: value == 0 or 1e-6 <= value <= 1e6
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class GenerateConfig(Checked):
     """File with the text to go on with, in UTF-8; - reads standard input."""
     tokens: Annotated[int, at_least(0)] = 200
     """How many tokens to add at most."""
-    temperature: float = 0.8
+    temperature: Annotated[float, _TEMPERATURE] = 0.8
     """Below 1 makes likely tokens likelier, above 1 less so; 0 always takes the most likely one."""
     top_k: int = 50
     """Draws from so many of the most likely tokens; 0 from all."""
@@ -50,13 +55,12 @@ class GenerateConfig(Checked):
     """Which of the run's checkpoints."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …"""
-    threads: Annotated[int, at_least(0)] = 0
+    threads: Annotated[int, at_least(0, 1024)] = 0
     """CPU threads of PyTorch; 0 leaves its default."""
 
     def __post_init__(self) -> None:
         """Checks what needs no run."""
         super().__post_init__()
-        self.expect("seed", self.seed < 1 << 63, "a number below 2 to the power of 63")
         Sampler(self.temperature, self.top_k, self.top_p)
         if self.prompt and self.prompt_file is not None:
             raise ValueError("--prompt and --prompt-file are both given; expected one of them.")

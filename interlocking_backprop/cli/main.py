@@ -6,7 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from interlocking_backprop.cli.failure import fail
+from interlocking_backprop.cli.failure import ended_by_ctrl_c, explanation, fail, interrupted
 from interlocking_backprop.version import __version__
 
 # By name: importing the data and training code takes seconds that `--help` should not.
@@ -34,9 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return fail(f"command {name!r} is not known; expected one of {', '.join(COMMANDS)}.")
     try:
-        code: int = pkgutil.resolve_name(f"{__package__}.{COMMANDS[name][1]}")(rest)
+        with ended_by_ctrl_c():
+            command = pkgutil.resolve_name(f"{__package__}.{COMMANDS[name][1]}")
+        code: int = command(rest)
         return code
-    except ValueError as error:
-        return fail(str(error))
     except KeyboardInterrupt:
-        return fail("interrupted.", code=130)
+        return interrupted()
+    except Exception as error:
+        text = explanation(error)
+        if text is None:
+            raise
+        return fail(text)

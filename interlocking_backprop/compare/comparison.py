@@ -19,8 +19,10 @@ from interlocking_backprop.compare.measurements import Measurements
 from interlocking_backprop.compare.results import Comparison
 from interlocking_backprop.compare.runs import Run, grid
 from interlocking_backprop.compare.tuning import all_trials, choose
+from interlocking_backprop.compare.twins import find_twins
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.interruption import Interruption, interruptible
+from interlocking_backprop.training.run_checks import check_batch
 from interlocking_backprop.training.run_folder import environment
 from interlocking_backprop.training.trainer import Trainer
 
@@ -93,6 +95,7 @@ class Comparer:
             runs=tuple(results.values()),
             profiles=profiles,
             estimates=estimates,
+            twins=find_twins(config.schemes, config.components),
         )
         return comparison, problems
 
@@ -152,6 +155,7 @@ def _facts(device: str, configs: Sequence[TrainConfig]) -> tuple[dict[str, Any],
     try:
         for config in configs:
             trainer = Trainer(config.replace(device=device))
+            check_batch(config, len(trainer.task.train))
     except ValueError as error:
         return {}, str(error)
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from interlocking_backprop.common.fields import EACH_AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Expected, at_least
+from interlocking_backprop.common.fields import NOT_NEGATIVE, POSITIVE, Expected, at_least, each_at_least
 from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.config import SharedConfig, TrainConfig
 from interlocking_backprop.training.config_groups import Execution
@@ -36,11 +35,11 @@ def split_words(word: str) -> list[str]:
     return [word] if ":" in word else [part.strip() for part in word.split(",") if part.strip()]
 
 
-_EACH_POSITIVE = Expected("positive numbers", lambda values: all(0 < value < math.inf for value in values))
+_EACH_POSITIVE = Expected("positive numbers, at most 1e38", lambda values: all(map(POSITIVE.holds, values)))
 _BELOW_TUNE_SEED = Expected("a whole number of at least 1", lambda value: 1 <= value <= TUNE_SEED)
 _NOT_EMPTY = Expected("at least one value", lambda values: len(values) > 0)
 
-_Ints = Annotated[tuple[int, ...], _list_of(int, "INT,…"), _NOT_EMPTY, EACH_AT_LEAST_1]
+_Ints = Annotated[tuple[int, ...], _list_of(int, "INT,…"), _NOT_EMPTY, each_at_least(1, 1000)]
 _Floats = Annotated[tuple[float, ...], _list_of(float, "FLOAT,…"), _EACH_POSITIVE]
 _Words = Annotated[tuple[str, ...], _list_of(str, "SCHEME,…"), _NOT_EMPTY]
 
@@ -66,7 +65,7 @@ class CompareConfig(SharedConfig):
     """Runs of each scheme, with the seeds 0, 1, …"""
     out: Path = Path("runs/compare")
     """Folder of the comparison."""
-    jobs: Annotated[int, at_least(0)] = 0
+    jobs: Annotated[int, at_least(0, 1000)] = 0
     """Runs side by side; 0 takes one for each accelerator, or on CPUs the number of cores over --threads."""
     retry_failed: bool = False
     """Starts those runs again that have failed or diverged before."""

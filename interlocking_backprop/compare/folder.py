@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
+from interlocking_backprop.common.folders import check_folder
+from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
@@ -46,6 +48,9 @@ class ComparisonFolder:
         Raises:
             ValueError: if another comparison is at work in it, or it cannot be written.
         """
+        check_folder("--out", self._config.out)
+        if (self.path / "config.json").exists():
+            raise ValueError(f"--out is {self._config.out}, which holds a run of `ibp train`; choose another folder.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("w")
@@ -96,17 +101,21 @@ class ComparisonFolder:
         content = {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
         write_text(self.path / "comparison.json", json.dumps(content, indent=1) + "\n")
 
-    def read(self, name: str) -> Any:
-        """A JSON file of the folder; None if there is none.
+    def read(self, name: str) -> dict[str, Any] | None:
+        """An object in a JSON file of the folder; None if there is none.
 
         Raises:
             ValueError: if it cannot be read.
         """
         path = self.path / name
-        try:
-            return json.loads(path.read_text()) if path.exists() else None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); remove it, or choose another --out.") from None
+        if not path.exists():
+            return None
+        content = read_json(path, "what an earlier start wrote; remove it, or choose another --out")
+        parts = ("settings", "matrices", "facts") if name == "comparison.json" else ()
+        is_whole = isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in parts)
+        if not is_whole or (parts and not {"metric", "maximize", "n_steps", "components"} <= content["facts"].keys()):
+            raise ValueError(f"{path} is not what an earlier start wrote; remove it, or choose another --out.")
+        return dict(content)
 
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""

@@ -71,8 +71,14 @@ class Measurements:
     def _rows(self, name: str) -> dict[int, list[dict[str, Any]]]:
         """What is in a file for each number of components that has been measured as is asked for now."""
         saved = (self._folder.read(name) or {}) if self._config.profile_steps else {}
-        found = ((k, saved.get(str(k), {})) for k in self._config.components)
-        return {k: content["rows"] for k, content in found if content.get("of") == self._key}
+        found: dict[int, Any] = {k: saved.get(str(k)) for k in self._config.components}
+        names = {field.name for field in dataclasses.fields(Profile if name == _PROFILES else Estimate)}
+
+        def is_of_now(content: Any) -> bool:
+            rows = content.get("rows") if isinstance(content, dict) and content.get("of") == self._key else None
+            return isinstance(rows, list) and all(isinstance(row, dict) and row.keys() == names for row in rows)
+
+        return {k: content["rows"] for k, content in found.items() if is_of_now(content)}
 
 
 def _measure(

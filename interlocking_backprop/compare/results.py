@@ -22,6 +22,20 @@ class Point(NamedTuple):
     score: float
 
 
+class Twin(NamedTuple):
+    """A scheme that is the same training as another one.
+
+    Attributes:
+        components: K, the number of components with which it is.
+        scheme: its name.
+        first: the name of the other one, under which both are shown.
+    """
+
+    components: int
+    scheme: str
+    first: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One training run.
@@ -133,6 +147,7 @@ class Comparison:
         runs: one for each scheme, number of components and seed.
         profiles: measured on one device.
         estimates: for a device per component.
+        twins: the schemes that are another one by another name.
     """
 
     metric: str
@@ -146,3 +161,4 @@ class Comparison:
     runs: tuple[RunResult, ...]
     profiles: tuple[Profile, ...]
     estimates: tuple[Estimate, ...]
+    twins: tuple[Twin, ...] = ()

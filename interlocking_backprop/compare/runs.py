@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
+from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.compare.config import CompareConfig
 from interlocking_backprop.compare.jobs import Job, Outcome
 from interlocking_backprop.compare.results import Point, RunResult
@@ -90,7 +91,16 @@ class Run:
 
     def _outcome(self) -> dict[str, Any]:
         path = self.folder / "outcome.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        content = read_json(path, _OUTCOME)
+        names = {"status", "reason", "seconds"}
+        if not isinstance(content, dict) or names != content.keys() or not isinstance(content["seconds"], (int, float)):
+            raise ValueError(f"{path} does not say how a run ended; expected {_OUTCOME}.")
+        return content
+
+
+_OUTCOME = "status, reason and seconds; remove the file to have the run begun again"
 
 
 def grid(config: CompareConfig, threads: int, chosen: dict[tuple[str, int], dict[str, float]]) -> list[Run]:

@@ -126,6 +126,8 @@ class Schedule:
     def with_order(self, csv_text: str) -> Schedule:
         """The same schedule in another order, read from the text that `to_csv` writes (and a person may have edited).
 
+        It is not validated: call `validate` before running it.
+
         Raises:
             ValueError: if a cell is not an action.
         """

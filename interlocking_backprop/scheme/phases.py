@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from interlocking_backprop.scheme.coefficients import Scheme
@@ -39,7 +40,7 @@ class Phases(tuple[Phase, ...]):
             name, colon, end = part.rpartition(":")
             if not colon:
                 raise ValueError(f"scheme {text!r}: {part!r} has no end; {_EXPECTED}")
-            if not end.isdecimal() or int(end) <= begin:
+            if not re.fullmatch("[0-9]{1,9}", end) or int(end) <= begin:
                 raise ValueError(f"scheme {text!r}: {part!r} ends at {end!r}; expected an epoch after {begin}.")
             begin = int(end)
             phases.append(Phase(begin, parse_scheme(name, n_components)))

@@ -10,6 +10,7 @@ the components were on one device or on many ranks, so a run can go on with anot
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import torch
 
 from interlocking_backprop.common.atomic_files import replacing, write_text
+from interlocking_backprop.common.checks import is_whole
+from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.model import InterlockingBackpropModel
 
 Which = Literal["last", "best"]
@@ -85,23 +88,42 @@ class Checkpoints:
             try:
                 state = torch.load(path, map_location=component.device, weights_only=True)
                 component.load_state_dict(state["model"])
+                training = state["training"]
             except Exception as error:
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 raise ValueError(f"{path} cannot be read as a checkpoint of component {i} ({reason}).") from None
             if not weights_only:
-                component.load_training_state_dict(state["training"])
+                component.load_training_state_dict(training)
         return dict(progress)
 
     def _names(self) -> dict[str, str]:
-        return _read(self._index) if self._index.exists() else {}
+        if not self._index.exists():
+            return {}
+        content = read_json(self._index, _INDEX)
+        if not isinstance(content, dict) or not all(_is_name(name) for name in content.values()):
+            raise ValueError(f"{self._index} holds no index of checkpoints; expected {_INDEX}.")
+        return content
 
     def _progress(self, name: str | None) -> dict[str, Any] | None:
-        return None if name is None else _read(self._folder / name / "progress.json")
+        if name is None:
+            return None
+        path = self._folder / name / "progress.json"
+        content = read_json(path, _PROGRESS)
+        if not isinstance(content, dict) or not _is_progress(content):
+            raise ValueError(f"{path} does not say how far a run has come; expected {_PROGRESS}.")
+        return content
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from None
-    return content
+_INDEX = "the names of the last checkpoint and the best, as `ibp train` writes them"
+_PROGRESS = "step, loss_sum, best and state of a run, as `ibp train` writes them"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("step-[0-9]+", value))
+
+
+def _is_progress(content: dict[str, Any]) -> bool:
+    step, loss_sum, best, state = (content.get(name) for name in ("step", "loss_sum", "best", "state"))
+    is_of_model = isinstance(state, dict) and all(is_whole(state.get(name), 0) for name in ("n_steps", "seed"))
+    are_numbers = all(isinstance(value, (int, float)) for value in (loss_sum, 0 if best is None else best))
+    return len(content) == 4 and is_whole(step, 0) and are_numbers and is_of_model

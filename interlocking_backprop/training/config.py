@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import reprlib
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from interlocking_backprop.common.atomic_files import write_text
-from interlocking_backprop.common.fields import Checked, at_least, flag
+from interlocking_backprop.common.fields import LARGEST, Checked, at_least, flag
+from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.training import config_groups as groups
 
 _Self = TypeVar("_Self", bound="SharedConfig")
@@ -44,6 +46,16 @@ class SharedConfig(Checked):
         super().__post_init__()
         fits = self.optimization.head_lr_factor == 1 or not self.transformer.tied
         self.optimization.expect("head_lr_factor", fits, "1 with --tied, as the head is the embedding then")
+        factors = (
+            self.of_optimizer("aux_lr_factor"),
+            self.optimization.head_lr_factor,
+            self.of_optimizer("weight_decay"),
+        )
+        if not self.of_optimizer("lr") * max(1.0, *factors) <= LARGEST:
+            raise ValueError(
+                f"--lr is {self.of_optimizer('lr'):g}, with --aux-lr-factor {factors[0]:g}, --head-lr-factor "
+                f"{factors[1]:g} and --weight-decay {factors[2]:g}; expected products of at most {LARGEST:g}."
+            )
 
     def replace(self: _Self, **values: Any) -> _Self:
         """A copy with other values of some fields, whatever groups these are in.
@@ -99,9 +111,9 @@ class TrainConfig(SharedConfig):
     """Which loss trains which component: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
     An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
     Several, each until an epoch: local:10,3wise:18,e2e."""
-    components: Annotated[int, at_least(1)] = 4
+    components: Annotated[int, at_least(1, 1000)] = 4
     """Into how many components the network is cut, balanced by cost."""
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Determines the initial weights, the order of the data, augmentation and dropout."""
     test: bool = True
     """Ends the run with the test set; without it (to choose settings, say) the test set is never looked at."""
@@ -146,12 +158,7 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ValueError: if the file cannot be read, or a field or value in it does not fit.
     """
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"configuration {path} cannot be read as JSON ({error}); expected a file such as the config.json of a run."
-        ) from None
+    values = read_json(path, "a file such as the config.json of a run")
     if not isinstance(values, dict):
         raise ValueError(f"configuration {path} holds a {type(values).__name__}; expected an object of field names.")
     default = TrainConfig()
@@ -159,7 +166,7 @@ def load_config(path: Path) -> TrainConfig:
     for _, group in default._groups():
         kinds |= get_type_hints(type(group))
     try:
-        for name in values.keys() - default.flat().keys():
+        for name in sorted(values.keys() - default.flat().keys()):
             raise ValueError(f"{flag(name)} is not known; expected the flags of `ibp train --help`.")
         return default.replace(**{name: _typed(name, kinds[name], value) for name, value in values.items()})
     except ValueError as error:
@@ -180,7 +187,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         return value
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 10**300:
         return float(value)
     expected = _WORDS.get(kind) or ("a list" if get_origin(kind) is tuple else f"one of {', '.join(options)}")
-    raise ValueError(f"{flag(name)} is {value!r}; expected {expected}.")
+    raise ValueError(f"{flag(name)} is {reprlib.repr(value)}; expected {expected}.")

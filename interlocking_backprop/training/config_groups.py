@@ -5,6 +5,7 @@ The help text breaks lines where the docstrings of fields do, so these break the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +13,18 @@ from typing import Annotated, Literal
 from interlocking_backprop.common.fields import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Checked, Expected, at_least
 
 _BETWEEN_0_AND_1 = Expected("a number between 0 and 1", lambda value: 0 < value < 1)
-_PIXELS = Expected("a positive number of pixels", lambda value: value >= 1)
-_ASCENDING = Expected("ascending epochs", lambda value: list(value) == sorted(value) and all(m >= 1 for m in value))
+_PIXELS = Expected("a positive number of pixels, at most 10000", lambda value: 1 <= value <= 10_000)
+_ASCENDING = Expected("ascending epochs", lambda value: bool(value) and list(value) == sorted(value) and value[0] >= 1)
+_BELOW_1 = Expected("a number above 0 and below 1", lambda value: 0 < value < 1)
+_SECONDS = Expected("a positive number of seconds, at most 1e9", lambda value: 0 < value <= 1e9)
+_N_TOKENS = range(258, 1_000_001)
+_VOCABULARY = Expected(
+    f"'bytes', or 'bpe:N' with N tokens, from {_N_TOKENS[0]} to {_N_TOKENS[-1]}, e.g. 'bpe:4096'",
+    lambda value: value == "bytes" or (bool(re.fullmatch("bpe:[0-9]{1,9}", value)) and int(value[4:]) in _N_TOKENS),
+)
+
+MOST_BLOCKS = 1000
+"""The most blocks of a network; with more, the search for its cut alone would take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +49,7 @@ class ResNet(Checked):
     """Superblocks as [planes],[blocks]/…, e.g. 64,3/128,4/256,6/512,3; auto takes one that suits the data set."""
     aux_architecture: str = "auto"
     """Auxiliary heads, e.g. conv128_bn_conv64_bn_gbpl_fc; auto takes one that suits the data set."""
-    stem_stride: Annotated[int, at_least(0)] = 0
+    stem_stride: Annotated[int, at_least(0, 1000)] = 0
     """Stride of the first convolution for small images; 0 takes one that suits the data set."""
 
 
@@ -46,13 +57,13 @@ class ResNet(Checked):
 class Transformer(Checked):
     """How a Transformer is built."""
 
-    vocabulary: str = "bytes"
+    vocabulary: Annotated[str, _VOCABULARY] = "bytes"
     """Tokens: bytes, or bpe:N for a byte-level BPE of N tokens that is trained on the training text."""
     context: Annotated[int, at_least(1)] = 256
     """Most tokens that it sees at once."""
     width: Annotated[int, at_least(1)] = 128
     """Number of channels."""
-    depth: Annotated[int, at_least(1)] = 8
+    depth: Annotated[int, at_least(1, MOST_BLOCKS)] = 8
     """Number of blocks."""
     attention_heads: int = 4
     """Heads of each attention; they divide the width."""
@@ -130,7 +141,7 @@ class Optimization(Checked):
     """Epochs over which the learning rate rises linearly; 0 for none. A plateau schedule has none."""
     milestones: Annotated[tuple[int, ...], _ASCENDING] = (91, 136, 182)
     """Epochs after which multistep multiplies the learning rate by gamma."""
-    gamma: Annotated[float, POSITIVE] = 0.1
+    gamma: Annotated[float, _BELOW_1] = 0.1
     """Factor of multistep and plateau."""
     max_grad_norm: Annotated[float, NOT_NEGATIVE] = 0.0
     """Clips each component's gradient, and each head's, to this 2-norm; 0 for no clipping."""
@@ -143,10 +154,10 @@ class Execution(Checked):
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes an accelerator if there is one: under torchrun that of the local rank.
     With auto a comparison spreads its runs over all of them."""
-    threads: Annotated[int, at_least(0)] = 0
+    threads: Annotated[int, at_least(0, 1024)] = 0
     """CPU threads of PyTorch; 0 leaves its default.
     With 0 a comparison shares the cores out among the runs side by side."""
-    workers: Annotated[int, at_least(0)] = 0
+    workers: Annotated[int, at_least(0, 256)] = 0
     """Processes that read data beside the main one."""
     data_root: Path = Path("data")
     """Where the files of data sets are."""
@@ -162,7 +173,7 @@ class Parallelism(Checked):
 
     devices: tuple[str, ...] = ()
     """Model parallelism in one process: a device for each component, all at work at once, e.g. cuda:0 cuda:1."""
-    timeout: Annotated[float, POSITIVE] = 600.0
+    timeout: Annotated[float, _SECONDS] = 600.0
     """Model parallelism under torchrun: seconds that a rank may wait for another before the run is given up."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from interlocking_backprop.common.atomic_files import write_text
+from interlocking_backprop.common.json_files import parse_json
 from interlocking_backprop.training.run_folder import RunFolder
 
 
@@ -52,10 +53,22 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads all events of a metrics.jsonl, without a last line that a crash cut short."""
+    """Reads all events of a metrics.jsonl, without a last line that a crash cut short.
+
+    Raises:
+        ValueError: naming the line that is none.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    events = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+        try:
+            events.append(parse_json(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}, cannot be read as JSON ({error}).") from None
+        if not isinstance(events[-1], dict) or not {"event", "step"} <= events[-1].keys():
+            raise ValueError(f"{path}, line {number}, is no event of a run; expected an object with event and step.")
+    return events
 
 
 def _flat(values: Any, name: str) -> Iterator[tuple[str, float]]:

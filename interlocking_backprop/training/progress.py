@@ -39,6 +39,10 @@ class Display:
         """Takes the progress bar away."""
         self._progress.stop()
 
+    def begin(self, introduction: str) -> None:
+        """Says what the run is."""
+        self.console.print(introduction, markup=False, soft_wrap=True)
+
     def step(self, epoch: int, step: int, loss: float, rate: float) -> None:
         """Shows a step's loss, and the samples per second of late."""
         self._progress.update(self._task, description=f"epoch {epoch + 1}", completed=step, loss=loss, rate=rate)

@@ -23,6 +23,7 @@ import torch
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.fields import flag
+from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.training.checkpoints import Checkpoints
 from interlocking_backprop.training.config import RESUMABLE_FIELDS, TrainConfig, load_config
 from interlocking_backprop.version import __version__
@@ -51,9 +52,12 @@ class RunFolder:
         """The folder of a new run; nothing is written yet.
 
         Raises:
-            ValueError: if the folder holds a run already.
+            ValueError: if the folder holds a run or a comparison already, or cannot be written.
         """
         run = cls(config.run_folder)
+        check_folder("--out", run.path)
+        if (run.path / "comparison.json").exists():
+            raise ValueError(f"{run.path} holds a comparison of `ibp compare`; choose another --out.")
         if run._config.exists():
             raise ValueError(f"{run.path} holds a run already; go on with --resume, or choose another --out.")
         return run

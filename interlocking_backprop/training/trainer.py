@@ -26,9 +26,11 @@ from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.divergence import Diverged
 from interlocking_backprop.training.evaluation import ExitScores, evaluate
 from interlocking_backprop.training.interruption import Interruption, Stopped, interruptible
+from interlocking_backprop.training.introduction import introduction
 from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
 from interlocking_backprop.training.progress import Display
+from interlocking_backprop.training.run_checks import check_batch
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.run_reports import Reports
 from interlocking_backprop.training.select_device import select_device
@@ -71,6 +73,8 @@ class Trainer:
         self.config = config
         self.phases = Phases.parse(config.scheme, config.components)
         self.device = select_device(config.execution.device)
+        for name in config.parallelism.devices:
+            select_device(name, "--devices")
         if self.device.type == "cpu":
             keep_freed_memory()
         self.task = build_task(config, self.phases.schemes)
@@ -114,9 +118,11 @@ class Trainer:
         Raises:
             Stopped: after Ctrl-C; the run can be resumed.
             Diverged: if a training loss is not finite.
-            ValueError: if the run's folder does not fit.
+            ValueError: if the run's folder does not fit, or there is less data than a batch of a new run.
         """
         config, output, model = self.config, self.config.output, self.model
+        if not output.resume:
+            check_batch(config, len(self.task.train))
         run = RunFolder.resume(config) if output.resume else RunFolder.new(config)
         self.place()
         is_first = model.rank == 0
@@ -131,6 +137,8 @@ class Trainer:
             interruptible() as interruption,
             traced(run.trace(model.rank), output.profile, self.n_steps - step) as end_step,
         ):
+            if is_first and not output.quiet:
+                display.begin(introduction(config, self.task, self.phases, model, self.n_steps, self.steps_per_epoch))
             reports = Reports(model, log, display)
             while self.progress.step < self.n_steps:
                 self._epoch(run, reports, interruption, end_step)

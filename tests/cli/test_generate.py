@@ -149,7 +149,7 @@ def test_run_of_another_kind(tmp_path):
     [
         (["--tokens", "-1"], "--tokens is -1; expected a whole number of at least 0"),
         (["--seed", "-1"], "--seed is -1; expected"),
-        (["--temperature", "-1"], "temperature is -1.0; expected a number of at least 0"),
+        (["--temperature", "-1"], "--temperature is -1.0; expected a number of at least 0"),
         (["--top-k", "-2"], "top_k is -2; expected"),
         (["--top-p", "0"], "top_p is 0.0; expected"),
         (["--exit", "0"], "component 0 has no head; expected one of 1, 2"),

@@ -96,10 +96,10 @@ def test_two_ranks_report_what_one_device_does(folder, tmp_path):
     ("more", "message"),
     [
         (["--data", "text:nowhere"], "nowhere"),
-        (["--data", "digits"], "text 'digits' is not known; expected stdlib"),
-        (["--vocabulary", "words"], "vocabulary is 'words'; expected 'bytes', or 'bpe:N'"),
+        (["--data", "digits"], "--data is digits, which are images, and a Transformer learns from text"),
+        (["--vocabulary", "words"], "--vocabulary is words; expected 'bytes', or 'bpe:N'"),
         (["--attention-heads", "3"], "--attention-heads is 3; expected a divisor of the width, 16"),
-        (["--components", "7"], "expected a number of components from 1 to 6"),
+        (["--components", "7"], "--components is 7; expected at most 6: the 4 blocks of --depth"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(folder, tmp_path, more, message, capsys):

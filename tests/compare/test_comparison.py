@@ -111,7 +111,7 @@ def test_a_changed_matrix_is_rejected(tmp_path, capsys):
     path = tmp_path / "mine.csv"
     path.write_text("1,0\n0,1\n")
     config = read_config(["--schemes", str(path), "--components", "2", "--out", str(tmp_path / "out")])
-    ComparisonFolder(config).begin({"components": [2]})
+    ComparisonFolder(config).begin({"components": [2], "metric": "accuracy", "maximize": True, "n_steps": 1})
     ComparisonFolder(config).check_settings()
     path.write_text("0,1\n0,1\n")
     with pytest.raises(ValueError, match=r"mine\.csv has changed since the comparison"):

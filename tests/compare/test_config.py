@@ -65,7 +65,7 @@ def test_different_schemes_have_different_folders():
         (["--schemes", "none.csv"], "none.csv cannot be read"),
         (["--components", "2,x"], "invalid literal for int() with base 10: 'x'"),
         (["--components", "0"], "--components is 0; expected whole numbers of at least 1"),
-        (["--components", "99"], "blocks_per_component is 99"),
+        (["--components", "99"], "--components is 99; expected at most 4: the 2 blocks of --architecture 4,2"),
         (["--seeds", "0"], "--seeds is 0; expected a whole number of at least 1"),
         (["--jobs", "-1"], "--jobs is -1"),
         (["--seed", "1"], "Unrecognized options: --seed"),

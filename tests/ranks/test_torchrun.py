@@ -73,9 +73,13 @@ def one_device(tmp_path_factory) -> Path:
 
 def test_training_is_the_same_as_on_one_device(one_device, tmp_path):
     out = tmp_path / "run"
-    code, _, errors = finished(torchrun("-m", "interlocking_backprop", *SMALL, "--epochs", "3", "--out", str(out)))
+    shown = [word for word in SMALL if word != "--quiet"]
+    code, said, errors = finished(torchrun("-m", "interlocking_backprop", *shown, "--epochs", "3", "--out", str(out)))
     assert code == 0, errors
     assert metrics(out) == metrics(one_device)
+    assert said.count(f"folder    {out}\n") == said.count("epoch   1 ") == 1
+    assert "device    cpu here, of 2 ranks that hold the components 0: 0-1, 1: 2-3\n" in said
+    assert " units per micro-batch on 2 devices, the limit is " in said
     train = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
     assert all(isinstance(loss, float) for loss in train["exit_losses"])  # of all ranks
     # A run of several ranks is evaluated by one process.

@@ -152,7 +152,7 @@ def test_a_matrix_from_a_csv_file(tmp_path):
         ("1,x\n0,1\n", "line 1"),
         ("1,0\n1,1\n", "below the diagonal"),
         ("1\n", "for 1 components, the model has 2"),
-        ("", "shape"),
+        ("", "for 0 components, the model has 2"),
     ],
 )
 def test_a_bad_csv_file_is_rejected(tmp_path, content, message):

@@ -226,7 +226,7 @@ class TestRejected:
             ({"device": "warp"}, "--device is 'warp'"),
             ({"device": "cuda:99"}, "--device is 'cuda:99'"),
             ({"components": 30}, "blocks_per_component is 30"),
-            ({"blocks_per_component": "1,rest"}, "makes 2 components, --components is 3"),
+            ({"blocks_per_component": "1,rest"}, "is for 3 components, the model has 2"),
             ({"architecture": "4;2"}, "architecture '4;2'"),
         ],
     )

@@ -91,7 +91,7 @@ def _frontier(summary: Summary, k: int, axes: Axes) -> None:
     for dot in dots.itertuples():
         x, y, look = dot.modelled_samples_per_second, dot.mean * factor, looks[dot.scheme]
         if dot.modelled_name == dot.modelled_name_of_scheme:
-            axes.plot(x, y, **look, linestyle="none", zorder=4, label=dot.scheme)
+            axes.plot(x, y, **look, linestyle="none", zorder=4, label=summary.label(k, dot.scheme))
             axes.errorbar(x, y, dot.std * factor, color=look["color"], capsize=3, fmt="none")
         else:
             look = {"marker": next(hollow), "markerfacecolor": "none", "color": look["color"]}
@@ -107,10 +107,11 @@ def _frontier(summary: Summary, k: int, axes: Axes) -> None:
 def _exits(summary: Summary, k: int, axes: Axes) -> None:
     """The test score of each exit."""
     exits = of(summary.results, k).set_index("scheme")[[f"exit_{i}_mean" for i in range(k)]]
-    for scheme, look in marks(summary.comparison.schemes).items():
-        scores = exits.loc[scheme].set_axis(range(k)).dropna() * summary.metric.factor
+    looks = marks(summary.comparison.schemes)
+    for scheme, row in exits.iterrows():
+        scores = row.set_axis(range(k)).dropna() * summary.metric.factor
         if len(scores):
-            axes.plot(scores.index, scores, **look, label=scheme)
+            axes.plot(scores.index, scores, **looks[scheme], label=summary.label(k, scheme))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlim=(-0.3, k - 0.7), xlabel="exit of component", ylabel=f"test {summary.metric.label}")
 
@@ -129,7 +130,7 @@ def _curves(summary: Summary, k: int, axes: Axes, *, on_devices: bool) -> None:
         if curve.empty:
             continue
         x, mean, std = curve["x"] / length, curve["mean"] * factor, curve["std"].fillna(0) * factor
-        axes.plot(x, mean, **look, markevery=max(1, len(x) // 5), label=scheme)
+        axes.plot(x, mean, **look, markevery=max(1, len(x) // 5), label=summary.label(k, scheme))
         axes.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.13, linewidth=0)
         ends += [(mean + sign * std)[len(x) // 5 :] for sign in (-1, 1)]
     if ends:
@@ -157,7 +158,9 @@ def _microbatches(summary: Summary, k: int, axes: Axes) -> None:
     for name, sweep in modelled.groupby("modelled_name", sort=False):
         other = {"color": _INK, "markerfacecolor": "none", "linestyle": "--"}
         look = looks[name] if name in looks else {**other, "marker": next(hollow)}
-        axes.plot(sweep["modelled_microbatches"], 1e3 * sweep["modelled_step_seconds"], **look, label=name)
+        axes.plot(
+            sweep["modelled_microbatches"], 1e3 * sweep["modelled_step_seconds"], **look, label=summary.label(k, name)
+        )
     axes.set_xscale("log", base=2)
     axes.set_xticks(tried, [str(m) for m in tried])
     axes.minorticks_off()

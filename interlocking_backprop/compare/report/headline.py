@@ -43,6 +43,29 @@ def caveats(summary: Summary) -> list[str]:
     return lines
 
 
+def twins(summary: Summary) -> list[str]:
+    """Which schemes are one and the same, and what their times, measured apart, tell of the noise of all times."""
+    comparison, sentences = summary.comparison, []
+    for k in summary.components:
+        names: dict[str, list[str]] = {}
+        for twin in comparison.twins:
+            if twin.components == k:
+                names.setdefault(twin.first, []).append(twin.scheme)
+        for first, others in names.items():
+            verb = "is" if len(others) == 1 else "are"
+            text = f"At K = {k}, {f.few(others)} {verb} the same as {first}, and shown once."
+            profiles = [p for p in comparison.profiles if p.components == k and p.name in (first, *others)]
+            times = [profile.step_seconds for profile in profiles]
+            if len(times) > 1:
+                least, most = min(times), max(times)
+                text += (
+                    f" Their steps, measured apart, take {f.seconds(least)} to {f.seconds(most)}: measured times that "
+                    f"differ by {100 * (most / least - 1):.0f} % or less do not tell schemes apart."
+                )
+            sentences.append(text)
+    return sentences
+
+
 def crossings(summary: Summary) -> list[str]:
     """From how many micro-batches on a pipeline of e2e is faster than which scheme, for each number of components."""
     sentences = []

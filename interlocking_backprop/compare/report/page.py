@@ -12,7 +12,7 @@ from markupsafe import Markup
 from interlocking_backprop.common.atomic_files import replacing, write_text
 from interlocking_backprop.compare.report import formatting as f
 from interlocking_backprop.compare.report.figures import ASSETS, SYMBOLS, Picture, marks, pictures
-from interlocking_backprop.compare.report.headline import caveats, crossings, headline
+from interlocking_backprop.compare.report.headline import caveats, crossings, headline, twins
 from interlocking_backprop.compare.report.summary import Summary, summarize
 from interlocking_backprop.compare.report.tables import tables
 from interlocking_backprop.compare.results import Comparison, RunResult
@@ -36,7 +36,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     folder = Path(folder)
     summary = summarize(comparison)
     drawn = pictures(summary)
-    write_text(folder / "results.csv", summary.results.to_csv(index=False))
+    write_text(folder / "results.csv", summary.every_result.to_csv(index=False))
     write_text(folder / "runs.jsonl", "".join(map(_line, comparison.runs)))
     for picture in drawn:
         with replacing(folder / f"{picture.name}.png") as path:
@@ -64,6 +64,7 @@ def _page(summary: Summary, drawn: Sequence[Picture]) -> str:
         headline=headline(summary),
         caveats=caveats(summary),
         crossings=crossings(summary),
+        twins=twins(summary),
         clocks=summary.clocks[summary.clocks["modelled_name"] != summary.clocks["scheme"]].sort_index(),
         rates=summary.runs[["lr", "aux_lr_factor"]].drop_duplicates(),
         pictures=drawn,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interlocking_backprop.compare.report.formatting import Metric
@@ -25,28 +26,35 @@ class Summary:
         comparison: as it was.
         metric: how its scores are shown.
         runs: a row for each `RunResult`, and ``is_finished``: whether it has a score that can be counted.
+        every_result: a row for each K and scheme, with the columns of results.csv: what the runs come to, the columns
+            of ``measured`` and ``fastest``, and in ``same_as`` the scheme that it is the twin of, if it is one.
+        results: the same without twins, which are shown under the name of the scheme that they are the same as;
+            ``also`` has their names. They are left out of the frames below, too.
         curves: a row for each K, scheme and epoch after which all finished runs were validated, with ``step``, ``mean``
             and ``std`` over these runs.
         measured: a row for each `Profile`, and how its step relates to that of e2e.
         modelled: a row for each `Estimate`, with its throughput, and its speedup over the fastest pipeline of e2e.
         fastest: of ``modelled``, each pipeline with the number of micro-batches that suits it best.
-        results: a row for each K and scheme, with the columns of results.csv: what the runs come to, and the columns of
-            ``measured`` and ``fastest``.
     """
 
     comparison: Comparison
     metric: Metric
     runs: pd.DataFrame
+    every_result: pd.DataFrame
+    results: pd.DataFrame
     curves: pd.DataFrame
     measured: pd.DataFrame
     modelled: pd.DataFrame
     fastest: pd.DataFrame
-    results: pd.DataFrame
 
     @property
     def components(self) -> list[int]:
         """The numbers of components, each once."""
         return list(dict.fromkeys(self.comparison.components))
+
+    def label(self, k: int, scheme: str) -> str:
+        """A scheme with the other names that it has with K components."""
+        return " = ".join([scheme, *(twin.scheme for twin in self.comparison.twins if twin[::2] == (k, scheme))])
 
     @property
     def unfinished(self) -> pd.DataFrame:
@@ -80,7 +88,17 @@ def summarize(comparison: Comparison) -> Summary:
     counts = ["gap_n", "measured_microbatches", "measured_n_steps", "modelled_microbatches", "modelled_peak_graphs"]
     scores = ["mean", "std", "gap_to_e2e", "gap_low", "gap_high"]
     results = results.astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(scores, float))
-    return Summary(c, Metric(c.metric, c.maximize), runs, _curves(runs), measured, modelled, fastest, results)
+    first = {(twin.components, twin.scheme): twin.first for twin in c.twins}
+    others = [[name for (of_k, name), one in first.items() if (of_k, one) == key] for key in keys]
+    every = results.assign(same_as=[first.get(key, "") for key in keys])
+
+    def once(frame: pd.DataFrame) -> pd.DataFrame:
+        keys = zip(frame["components"], frame["scheme"], strict=True)
+        return frame[np.array([key not in first for key in keys], dtype=bool)]
+
+    shown = once(results.assign(also=[", ".join(names) for names in others]))
+    frames = [once(frame) for frame in (_curves(runs), measured, modelled, fastest)]
+    return Summary(c, Metric(c.metric, c.maximize), runs, every, shown, *frames)
 
 
 def _frame(kind: type, records: Iterable[Any], prefix: str) -> pd.DataFrame:

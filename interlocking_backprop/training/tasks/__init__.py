@@ -30,9 +30,4 @@ def build_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
         from interlocking_backprop.training.tasks.image_task import image_task
 
         task = image_task(config, schemes)
-    if len(task.main_nets) != config.components:
-        raise ValueError(
-            f"--blocks-per-component {config.network.blocks_per_component} makes {len(task.main_nets)} components, "
-            f"--components is {config.components}; make them agree."
-        )
     return task

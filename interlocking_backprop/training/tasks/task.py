@@ -34,6 +34,7 @@ class Task:
         derived: what follows from the means, by name.
         score: the metric by which checkpoints are compared.
         maximize: whether higher scores are better.
+        sample: an input on the meta device, (1, …), by which operations are counted.
         files: what a run has to keep beside its configuration, by file name (a tokenizer, say).
     """
 
@@ -47,6 +48,7 @@ class Task:
     derived: Callable[[dict[str, float]], dict[str, float]]
     score: str
     maximize: bool
+    sample: Tensor
     files: dict[str, str]
 
     @property

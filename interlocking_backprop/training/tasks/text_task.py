@@ -48,6 +48,7 @@ def text_task(config: TrainConfig, schemes: Sequence[Scheme]) -> Task:
         derived=lambda means: {"perplexity": perplexity(means["loss"])},
         score="bits_per_byte",
         maximize=False,
+        sample=torch.zeros(1, data.context, dtype=torch.int64, device="meta"),
         files={TOKENIZER_FILE: data.tokenizer.to_json()},
     )
 

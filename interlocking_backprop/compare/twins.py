@@ -1,0 +1,29 @@
+"""Schemes that are one and the same with so many components: pairwise, with two, is e2e."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from interlocking_backprop.compare.results import Twin
+from interlocking_backprop.scheme.phases import Phases
+
+
+def find_twins(schemes: Sequence[str], components: Sequence[int], reference: str = "e2e") -> tuple[Twin, ...]:
+    """Finds the schemes that are another one by another name.
+
+    Args:
+        schemes: as they were asked for.
+        components: the numbers of components.
+        reference: the scheme that the others are the twins of where it is among them; else that is the first of them.
+
+    Raises:
+        ValueError: if a scheme is not known.
+    """
+    found = []
+    for k in components:
+        firsts: dict[Phases, str] = {}
+        for scheme in sorted(schemes, key=lambda scheme: scheme != reference):  # stable: the others keep their order
+            first = firsts.setdefault(Phases.parse(scheme, k), scheme)
+            if first != scheme:
+                found.append(Twin(k, scheme, first))
+    return tuple(found)
