@@ -19,6 +19,7 @@ from interlocking_backprop.engine.optimizers import (
     LRSchedulerConstructor,
     OptimizerConstructor,
     asks_for_role,
+    check_none_left_out,
     construct_lr_schedulers,
     construct_optimizers,
 )
@@ -112,6 +113,15 @@ class Component(nn.Module):
     def updates_together(self) -> bool:
         """Whether the gradients of all components have to be there before one of them is updated."""
         return self.clips_globally or self.grad_scaler is not None
+
+    def check_unfrozen(self) -> None:
+        """Makes sure that what has been unfrozen since the optimizers were constructed is in one of them.
+
+        Raises:
+            ValueError: with the name of a parameter that is not.
+        """
+        if self.device != torch.device("meta"):  # there are the components of other ranks, without their optimizers
+            check_none_left_out(self.optimizers, f"component {self._index}", list(self.named_parameters()))
 
     def main_parameters(self) -> list[Parameter]:
         """The parameters of the main net that want a gradient."""

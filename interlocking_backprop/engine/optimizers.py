@@ -140,10 +140,25 @@ def _check_held(optimizers: Sequence[Optimizer], owner: str, named: Named) -> No
                     "update it; give it to one of them."
                 )
             holders[id(parameter)] = optimizer
-    left_out = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in holders]
+    check_none_left_out(optimizers, owner, named)
+
+
+def check_none_left_out(optimizers: Sequence[Optimizer], owner: str, named: Named) -> None:
+    """Makes sure that every parameter that wants a gradient is in an optimizer.
+
+    Args:
+        optimizers: that have been constructed.
+        owner: of the parameters, for the message.
+        named: the parameters.
+
+    Raises:
+        ValueError: with the name of one that is in none.
+    """
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    left_out = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in held]
     if left_out:
         others = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise ValueError(
             f"parameter {left_out[0]!r}{others} of {owner} is in no optimizer that the constructor returned, so it "
-            "would never be trained; give it to one, or freeze it before the model is built (requires_grad=False)."
+            "would never be trained; give it to one, even if it is frozen at first, or freeze it (requires_grad=False)."
         )

@@ -135,6 +135,31 @@ class TestRefused:
         only_trained = lambda params: sgd([p for p in params if p.requires_grad])  # noqa: E731
         model = ib.build_model(nets, heads, ib.local(2), only_trained, F.mse_loss)
         assert len(model.components[0].optimizer.param_groups[0]["params"]) == 4
+        model.training_step(*batch())
+        nets[0].requires_grad_(True)
+        with pytest.raises(ValueError, match=r"'main_net\.0\.weight' \(and 3 more\) of component 0 is in no optimizer"):
+            model.training_step(*batch())
+
+    def test_a_component_without_any_optimizer_is_not_unfrozen_without_a_word(self):
+        nets, _ = mlp_components(2)
+        nets[0].requires_grad_(False)
+        none_if_frozen = lambda params: sgd(params) if params[0].requires_grad else []  # noqa: E731
+        model = ib.build_e2e_model(nets, none_if_frozen, None, F.mse_loss)
+        assert model.components[0].optimizer is None
+        model.training_step(*batch())
+        nets[0].requires_grad_(True)
+        with pytest.raises(ValueError, match=r"'main_net\.0\.weight' \(and 3 more\) of component 0 is in no optimizer"):
+            model.training_step(*batch())
+
+    def test_one_that_was_handed_over_may_be_unfrozen_later(self):
+        nets, heads = mlp_components(2)
+        nets[0].requires_grad_(False)
+        model = ib.build_model(nets, heads, ib.local(2), sgd, F.mse_loss)
+        model.training_step(*batch())
+        before = weights(nets[0])
+        nets[0].requires_grad_(True)
+        model.training_step(*batch())
+        assert not torch.equal(before, weights(nets[0]))
 
     def test_a_parameter_in_two_optimizers(self):
         with pytest.raises(ValueError, match=r"'main_net\.0\.weight' of component 0 is in two optimizers \(SGD and"):
