@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -15,11 +13,13 @@ from torch.nn import ModuleList, Parameter
 from interlocking_backprop.engine.batch import Batch, cut
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.executor import Visit
+from interlocking_backprop.engine.loss_future import LossFuture
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measured_costs import measure_costs
+from interlocking_backprop.runtime.description import describe
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
 from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
@@ -78,6 +78,12 @@ class InterlockingBackpropModel(nn.Module):
         self._known_workload: Workload | None = None
         self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
+
+    def __repr__(self) -> str:
+        return str(describe(self))
+
+    def _repr_html_(self) -> str:
+        return describe(self).to_html()
 
     @property
     def scheme(self) -> Scheme:
@@ -172,7 +178,7 @@ class InterlockingBackpropModel(nn.Module):
         self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
-    def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
+    def training_step(self, inputs: Tree, targets: Tree) -> LossFuture:
         """Trains on one batch. On ranks other than the first both arguments may be None.
 
         Args:
@@ -181,8 +187,8 @@ class InterlockingBackpropModel(nn.Module):
             targets: whatever the losses take as their second argument, samples along dimension 0.
 
         Returns:
-            A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other
-            than the last, a future of None.
+            A ``concurrent.futures.Future`` of the last component's loss: the mean over the batch, without dimensions,
+            detached. On ranks other than the last, a future of None.
 
         Raises:
             ValueError: if the batch is empty or its tensors differ in their leading sizes.
@@ -197,9 +203,7 @@ class InterlockingBackpropModel(nn.Module):
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
-        future: Future[Any] = Future()
-        future.set_result(self.exit_losses[-1])
-        return future
+        return LossFuture(self.exit_losses[-1])
 
     def forward(self, inputs: Tree) -> Tree:
         """The network's output, on the output device. No graph is kept: for gradients use `training_step`.
@@ -259,7 +263,7 @@ class InterlockingBackpropModel(nn.Module):
 
     def main_net_parameters(self) -> Iterator[Parameter]:
         """The parameters of the network itself, those of the heads left out."""
-        return itertools.chain.from_iterable(component.main_net.parameters() for component in self.components)
+        return (parameter for component in self.components for parameter in component.main_net.parameters())
 
     def get_input_device(self) -> torch.device:
         """The device of the first component, where inputs go."""

@@ -60,6 +60,12 @@ class Schedule:
     def __str__(self) -> str:
         return format_grid(self)
 
+    def _repr_html_(self) -> str:
+        """A picture for notebooks."""
+        from interlocking_backprop.schedule.picture import schedule_picture
+
+        return schedule_picture(self)
+
     def to_json(self) -> str:
         """The whole schedule as JSON text; `from_json` reads it back."""
         workload = self.workload

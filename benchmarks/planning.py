@@ -1,0 +1,104 @@
+"""What a new scheme costs: from ``set_scheme`` to a program that is ready to run, for schemes drawn at random.
+
+Of each kind so many schemes, each on a model that has not seen it:
+
+- furthest: each component follows one loss, drawn among those from its own on;
+- 0 or 1: every loss from its own on with probability 1/2;
+- any: coefficients between 0 and 1, which owes the most passes there can be.
+
+The parts are timed once more on their own. ``again`` is a scheme that has been set before.
+
+    python benchmarks/planning.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import report, timed
+from torch import nn
+from torch.nn import functional as F
+
+import interlocking_backprop as ib
+from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.schedule.validate import validate
+from interlocking_backprop.scheme.streams import Workload
+
+
+def drawn(kind: str, k: int, rng: np.random.Generator) -> ib.Scheme:
+    if kind == "furthest":
+        matrix = np.zeros((k, k))
+        for i in range(k):
+            matrix[i, rng.integers(i, k)] = 1.0
+    elif kind == "0 or 1":
+        matrix = rng.integers(0, 2, (k, k))
+    else:
+        matrix = rng.random((k, k))
+    return ib.Scheme(np.triu(matrix))
+
+
+def model_of(k: int, m: int) -> ib.InterlockingBackpropModel:
+    nets, heads = [[nn.Linear(4, 4) for _ in range(n)] for n in (k, k - 1)]
+    return ib.build_model(nets, heads, ib.e2e(k), torch.optim.SGD, F.mse_loss, n_microbatches=m)
+
+
+def use(model: ib.InterlockingBackpropModel, scheme: ib.Scheme) -> ib.Schedule:
+    """Makes the program for a scheme, unless it is there."""
+    model.set_scheme(scheme)
+    return model.schedule
+
+
+def row_of(kind: str, k: int, m: int, n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Times in milliseconds."""
+    model = model_of(k, m)
+    new, again, streams, order, validation = [], [], [], [], []
+    for _ in range(n + 2):
+        scheme = drawn(kind, k, rng)
+        new.append(1e3 * timed(lambda: use(model, scheme)))  # noqa: B023
+        again.append(1e3 * timed(lambda: use(model, scheme)))  # noqa: B023
+        workload = Workload(scheme, (True,) * k, (True,) * k)
+        streams.append(1e3 * timed(lambda: workload.components))  # noqa: B023
+        order.append(1e3 * timed(lambda: depth_first(workload, m)))  # noqa: B023
+        schedule = depth_first(workload, m)
+        validation.append(1e3 * timed(lambda: validate(schedule)))  # noqa: B023
+    new = new[2:]  # the first are a warm-up
+    return {
+        "scheme": kind,
+        "K": k,
+        "M": m,
+        "median": statistics.median(new),
+        "mean": statistics.mean(new),
+        "std": statistics.stdev(new),
+        "n": len(new),
+        "streams": statistics.median(streams),
+        "order": statistics.median(order),
+        "validation": statistics.median(validation),
+        "again": statistics.median(again),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--components", default="2,4,8")
+    parser.add_argument("--microbatches", default="1,4")
+    parser.add_argument("--schemes", type=int, default=50, help="of each kind")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    rows = [
+        row_of(kind, k, m, args.schemes, rng)
+        for kind in ("furthest", "0 or 1", "any")
+        for k in map(int, args.components.split(","))
+        for m in map(int, args.microbatches.split(","))
+    ]
+    report("A scheme drawn at random until it can run, one device, ms", rows, args.out)
+
+
+if __name__ == "__main__":
+    main()
