@@ -6,7 +6,8 @@ Of each kind so many schemes, each on a model that has not seen it:
 - 0 or 1: every loss from its own on with probability 1/2;
 - any: coefficients between 0 and 1, which owes the most passes there can be.
 
-The parts are timed once more on their own. ``again`` is a scheme that has been set before.
+The parts are timed once more on their own. ``again`` is a scheme that has been set before. With ``--parallel`` every
+component is on a device of its own (the CPU, K times), for which orders are searched for.
 
     python benchmarks/planning.py
 """
@@ -53,18 +54,23 @@ def use(model: ib.InterlockingBackpropModel, scheme: ib.Scheme) -> ib.Schedule:
     return model.schedule
 
 
-def row_of(kind: str, k: int, m: int, n: int, rng: np.random.Generator) -> dict[str, Any]:
+def order_of(workload: Workload, m: int, *, is_parallel: bool) -> ib.Schedule:
+    return ib.list_schedule(workload, m, range(workload.n_components)) if is_parallel else depth_first(workload, m)
+
+
+def row_of(kind: str, k: int, m: int, n: int, rng: np.random.Generator, *, is_parallel: bool) -> dict[str, Any]:
     """Times in milliseconds."""
-    model = model_of(k, m)
     new, again, streams, order, validation = [], [], [], [], []
     for _ in range(n + 2):
-        scheme = drawn(kind, k, rng)
+        scheme, model = drawn(kind, k, rng), model_of(k, m)
+        if is_parallel:
+            model.enable_model_parallel(["cpu"] * k)
         new.append(1e3 * timed(lambda: use(model, scheme)))  # noqa: B023
         again.append(1e3 * timed(lambda: use(model, scheme)))  # noqa: B023
         workload = Workload(scheme, (True,) * k, (True,) * k)
         streams.append(1e3 * timed(lambda: workload.components))  # noqa: B023
-        order.append(1e3 * timed(lambda: depth_first(workload, m)))  # noqa: B023
-        schedule = depth_first(workload, m)
+        order.append(1e3 * timed(lambda: order_of(workload, m, is_parallel=is_parallel)))  # noqa: B023
+        schedule = model.schedule
         validation.append(1e3 * timed(lambda: validate(schedule)))  # noqa: B023
     new = new[2:]  # the first are a warm-up
     return {
@@ -86,18 +92,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--components", default="2,4,8")
     parser.add_argument("--microbatches", default="1,4")
+    parser.add_argument("--parallel", action="store_true", help="a device for each component")
     parser.add_argument("--schemes", type=int, default=50, help="of each kind")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     rows = [
-        row_of(kind, k, m, args.schemes, rng)
+        row_of(kind, k, m, args.schemes, rng, is_parallel=args.parallel)
         for kind in ("furthest", "0 or 1", "any")
         for k in map(int, args.components.split(","))
         for m in map(int, args.microbatches.split(","))
     ]
-    report("A scheme drawn at random until it can run, one device, ms", rows, args.out)
+    where = "a device for each component" if args.parallel else "one device"
+    report(f"A scheme drawn at random until it can run, {where}, ms", rows, args.out)
 
 
 if __name__ == "__main__":

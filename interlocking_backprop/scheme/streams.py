@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import inf
+from functools import cached_property, lru_cache
+from math import hypot, inf
 from typing import Literal
 
 import numpy as np
@@ -97,7 +97,11 @@ class ComponentWork:
 
     def input_pass(self, stream: int) -> Pass:
         """The pass that yields a stream."""
-        return next(p for p in self.passes if p.stream == stream)
+        return self._input_passes[stream]
+
+    @cached_property
+    def _input_passes(self) -> dict[int, Pass]:
+        return {p.stream: p for p in self.passes if p.stream is not None}
 
 
 @dataclass(frozen=True)
@@ -253,22 +257,20 @@ def _reduced(candidates: list[Vector], own: Vector) -> list[Vector]:
         return candidates
     chosen = [own] if spans_own else []
     pool = [v for v in candidates if v != own]
-    directions = [_direction(v) for v in pool]
     while len(chosen) < rank:
         # The one furthest from the span of those chosen, the earliest of equals.
-        furthest = int(np.argmax(np.round(_distances(directions, chosen), 6)))
-        chosen.append(pool.pop(furthest))
-        directions.pop(furthest)
+        chosen.append(pool.pop(int(np.argmax(np.round(_distances(pool, chosen), 6)))))
     basis = sorted(chosen, key=_last)
-    return basis if all(v in basis or _representable(v, basis) for v in candidates) else candidates
+    return basis if all(v in basis or _representable(v, tuple(basis)) for v in candidates) else candidates
 
 
 def _last(v: Vector) -> int:
     return max(j for j, c in enumerate(v) if c)
 
 
-def _direction(v: Vector) -> Array:
-    return np.array(v) / np.linalg.norm(v)
+def _direction(v: Vector) -> Vector:
+    length = hypot(*v)
+    return tuple(c / length for c in v)
 
 
 def _rank(vectors: Sequence[Vector]) -> int:
@@ -283,9 +285,9 @@ def _rank(vectors: Sequence[Vector]) -> int:
     return int(np.linalg.matrix_rank(directions, tol=1e-9))
 
 
-def _distances(directions: Sequence[Array], others: Sequence[Vector]) -> Array:
-    """How far each direction is from the span of others."""
-    points = np.array(directions)
+def _distances(vectors: Sequence[Vector], others: Sequence[Vector]) -> Array:
+    """How far the direction of each vector is from the span of others."""
+    points = np.array([_direction(v) for v in vectors])
     if others:
         q, _ = np.linalg.qr(np.array(others).T)
         points = points - points @ q @ q.T
@@ -298,7 +300,11 @@ def _parallel(a: Vector, b: Vector) -> bool:
     if not b[pivot]:
         return False
     factor = a[pivot] / b[pivot]
-    return all(abs(x - factor * y) <= 1e-14 * abs(factor * y) < inf for x, y in zip(a, b, strict=True))
+    for x, y in zip(a, b, strict=True):
+        expected = factor * y
+        if not abs(x - expected) <= 1e-14 * abs(expected) < inf:
+            return False
+    return True
 
 
 def _pivot(v: Vector) -> int:
@@ -307,20 +313,21 @@ def _pivot(v: Vector) -> int:
     return sizes.index(max(sizes))
 
 
-def _representable(v: Vector, basis: Sequence[Vector]) -> bool:
-    coordinates, vectors, length = np.array(_coordinates(v, basis)), np.array(basis), np.linalg.norm(v)
-    is_exact = (np.abs(coordinates @ vectors - v) <= 1e-13 * length).all()
-    return bool(is_exact and (np.abs(coordinates) * np.linalg.norm(vectors, axis=1)).max() <= 16 * length)
+def _representable(v: Vector, basis: tuple[Vector, ...]) -> bool:
+    coordinates, length = _coordinates(v, basis), hypot(*v)
+    is_exact = (np.abs(np.array(coordinates) @ np.array(basis) - v) <= 1e-13 * length).all()
+    return bool(is_exact) and all(abs(c) * hypot(*b) <= 16 * length for c, b in zip(coordinates, basis, strict=True))
 
 
-def _coordinates(v: Vector, basis: Sequence[Vector]) -> list[float]:
+@lru_cache(maxsize=1024)  # whoever asks whether a vector can be represented comes back for how
+def _coordinates(v: Vector, basis: tuple[Vector, ...]) -> tuple[float, ...]:
     """The coefficients of a vector of the span in a basis; a single exact one for a multiple of a basis vector."""
     if not any(v):
-        return [0.0] * len(basis)
+        return (0.0,) * len(basis)
     for s, stream in enumerate(basis):
         if _parallel(v, stream):
             pivot = _pivot(stream)
-            return [v[pivot] / stream[pivot] if s == other else 0.0 for other in range(len(basis))]
+            return tuple(v[pivot] / stream[pivot] if s == other else 0.0 for other in range(len(basis)))
     coordinates = np.linalg.lstsq(np.array(basis).T, np.array(v), rcond=None)[0]
     coordinates[np.abs(coordinates) < 1e-14 * np.abs(coordinates).max()] = 0.0
-    return [float(c) for c in coordinates]
+    return tuple(coordinates.tolist())

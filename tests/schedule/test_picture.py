@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -29,7 +30,7 @@ def test_on_one_device_every_action_has_a_box(scheme):
     assert Counter(box.findtext(f"{SVG}title") for box in found) == timed_actions(schedule)
     spans = sorted((float(box.get("x")), float(box.get("x")) + float(box.get("width"))) for box in found)
     # One after another, without a gap, from the left end to the right end.
-    assert all(a[1] == pytest.approx(b[0], abs=0.11) for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == pytest.approx(b[0], abs=0.11) for a, b in pairwise(spans))
     assert spans[-1][1] - spans[0][0] == pytest.approx(760, abs=0.1)
     # Each in the row of its component.
     assert all(float(box.get("y")) == int(box.findtext(f"{SVG}title")[0]) * 20 + 2 for box in found)
@@ -53,7 +54,7 @@ def test_no_two_boxes_of_a_rank_overlap():
             for box in boxes(schedule)
             if schedule.placement[int(box.findtext(f"{SVG}title")[0])] == rank
         )
-        assert all(a[1] <= b[0] + 0.11 for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] <= b[0] + 0.11 for a, b in pairwise(spans))
 
 
 def test_an_evaluation_has_a_picture():
