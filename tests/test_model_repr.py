@@ -52,7 +52,7 @@ def test_a_model_in_a_notebook():
 
 
 def shown(rank: int, size: int) -> tuple[str, str]:
-    model = model_of(ib.pairwise(3))
+    model = model_of(ib.pairwise(4))
     model.enable_model_parallel()
     future = model.training_step(*(batch() if rank == 0 else (None, None)))
     model.shutdown()
@@ -63,8 +63,8 @@ def test_on_ranks_each_says_what_it_has():
     (first, on_first), (last, on_last) = on_ranks(2, shown)
     assert "rank 0 of 2" in first
     assert "rank 1 of 2" in last
-    assert [line.endswith("another rank's") for line in first.splitlines()[2:]] == [False, False, True]
-    assert [line.endswith("another rank's") for line in last.splitlines()[2:]] == [True, True, False]
+    assert [line.endswith("another rank's") for line in first.splitlines()[2:]] == [False, False, True, True]
+    assert [line.endswith("another rank's") for line in last.splitlines()[2:]] == [True, True, False, False]
     assert on_first == "<Future: the loss is on the last rank>"
     assert on_last.startswith("<Future: loss ")
 

@@ -291,7 +291,8 @@ def _distances(vectors: Sequence[Vector], others: Sequence[Vector]) -> Array:
     if others:
         q, _ = np.linalg.qr(np.array(others).T)
         points = points - points @ q @ q.T
-    return np.linalg.norm(points, axis=1)
+    distances: Array = np.linalg.norm(points, axis=1)
+    return distances
 
 
 def _parallel(a: Vector, b: Vector) -> bool:
