@@ -30,7 +30,8 @@ class Guard:
     """
 
     def __init__(self, world: World, channels: Channels, timeout: timedelta) -> None:
-        self._world, self._channels = world, channels
+        self._rank, self._size = world.rank, world.size
+        self._channels: Channels | None = channels
         self._doing = _OUTSIDE
         self._executor: Executor | None = None
         self._is_open = True
@@ -70,7 +71,7 @@ class Guard:
             raise RankFailedError(f"{failure} ({lost})") from None
         except BaseException as error:
             place = f" (in {self._executor.current})" if self._executor and self._executor.current else ""
-            self._watchdog.report(self._world.rank, f"{type(error).__name__}: {error}{place}")
+            self._watchdog.report(self._rank, f"{type(error).__name__}: {error}{place}")
             raise
         finally:
             self._doing = _OUTSIDE
@@ -81,11 +82,11 @@ class Guard:
 
     def post(self, key: str, value: Any) -> None:
         """Leaves a value for `collect`; nobody waits."""
-        self._store.set(f"post/{key}/{self._world.rank}", json.dumps(value))
+        self._store.set(f"post/{key}/{self._rank}", json.dumps(value))
 
     def collect(self, key: str) -> list[Any] | None:
         """What every rank has left under a key; None if some have not yet."""
-        keys = [f"post/{key}/{rank}" for rank in range(self._world.size)]
+        keys = [f"post/{key}/{rank}" for rank in range(self._size)]
         if not self._store.check(keys):
             return None
         values = [json.loads(self._store.get(k)) for k in keys]
@@ -98,17 +99,19 @@ class Guard:
         self._is_open = False
         self._at_exit.cancel()
         self._watchdog.close()
+        self._executor = self._channels = None
 
     def _activity(self) -> tuple[str, tuple[int, float] | None]:
         action = self._executor.current if self._executor is not None else None
-        return f"{self._doing}, action {action}" if action else self._doing, self._channels.waiting
+        waiting = self._channels.waiting if self._channels is not None else None
+        return f"{self._doing}, action {action}" if action else self._doing, waiting
 
     def _leave(self) -> None:
         """At the end of a process that has not called `close`: an error is reported, sends are completed."""
         error = getattr(sys, "last_value", None)
         if error is not None and self._watchdog.failure is None:
-            self._watchdog.report(self._world.rank, f"{type(error).__name__}: {error} (outside of the model)")
-        if self._watchdog.failure is None:
+            self._watchdog.report(self._rank, f"{type(error).__name__}: {error} (outside of the model)")
+        if self._watchdog.failure is None and self._channels is not None:
             with contextlib.suppress(PeerLost):
                 self._channels.flush()
             self._watchdog.leave()

@@ -6,9 +6,10 @@ Rank 0 has the data. Targets travel with the activations, and the last rank has 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -29,10 +30,20 @@ from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.agreement import agree, from_rank_0
 from interlocking_backprop.transport.announcement import Announcement, Operation
-from interlocking_backprop.transport.channels import Channels
+from interlocking_backprop.transport.channels import Channels, RankFailedError
 from interlocking_backprop.transport.exchange import Session
 from interlocking_backprop.transport.headers import Headers
 from interlocking_backprop.transport.process_groups import World, join
+
+
+class _Connected(NamedTuple):
+    """What holds connections to other ranks."""
+
+    world: World
+    channels: Channels
+    headers: Headers
+    programs: Programs
+    session: Session
 
 
 class Ranks:
@@ -62,10 +73,10 @@ class Ranks:
         max_graphs: int | None,
         timeout: timedelta,
     ) -> None:
-        self._world: World = join(device, timeout)
-        rank, size, device = self._world.rank, self._world.size, self._world.device
-        agree(self._world, facts)
-        costs = from_rank_0(self._world, costs)
+        world = join(device, timeout)
+        self._rank, self._size, self._device = rank, size, device = world.rank, world.size, world.device
+        agree(world, facts)
+        costs = from_rank_0(world, costs)
         placement = balanced_placement(len(components), size, costs)
         self._own = [i for i, owner in enumerate(placement) if owner == rank]
         for i, component in enumerate(components):
@@ -77,33 +88,33 @@ class Ranks:
         # Components with the same loss have the same shares, which are announced once: for each component its row.
         different = list(dict.fromkeys(losses))
         self._share_rows = [different.index(loss) for loss in losses]
-        self._channels = Channels(self._world.groups, device)
-        self._headers = Headers(self._world, self._channels, len(different) * most_microbatches)
-        self._programs = Programs(components, losses, ties, placement, rank, device, self._channels, costs, max_graphs)
-        self._session = Session(self._channels)
-        self._guard = Guard(self._world, self._channels, timeout)
+        channels = Channels(world.groups, device)
+        headers = Headers(world, channels, len(different) * most_microbatches)
+        programs = Programs(components, losses, ties, placement, rank, device, channels, costs, max_graphs)
+        self._connected: _Connected | None = _Connected(world, channels, headers, programs, Session(channels))
+        self._guard = Guard(world, channels, timeout)
 
     @property
     def rank(self) -> int:
-        return self._world.rank
+        return self._rank
 
     @property
     def reads_data(self) -> bool:
-        return self._world.rank == 0
+        return self._rank == 0
 
     @property
     def n_ranks(self) -> int:
-        return self._world.size
+        return self._size
 
     @property
     def local_components(self) -> list[int]:
         return list(self._own)
 
     def devices(self) -> list[torch.device]:
-        return [self._world.device if i in self._own else torch.device("meta") for i in range(self._n_components)]
+        return [self._device if i in self._own else torch.device("meta") for i in range(self._n_components)]
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        return self._programs.scheduled(workload, n_microbatches).schedule
+        return self._open.programs.scheduled(workload, n_microbatches).schedule
 
     def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
         operation = Operation.TRAINING_STEP
@@ -117,17 +128,17 @@ class Ranks:
             announced = self._announced(own)
             if batch is None:
                 batch = self._batch(announced)
-            program = self._programs.program(announced.program, workload, batch.n_microbatches, announced.digest)
+            program = self._open.programs.program(announced.program, workload, batch.n_microbatches, announced.digest)
             self._guard.watch(program.executor)
-            self._session.begin(program.exchange)
+            self._open.session.begin(program.exchange)
             result = program.executor.run(batch, visit)
-            self._session.end()
+            self._open.session.end()
         return result
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.n_ranks
-        with self._guard.doing("model.gather()"), self._channels.connection((self.rank + 1) % self.n_ranks):
-            dist.all_gather_object(values, value, group=self._world.groups.control)
+        with self._guard.doing("model.gather()"), self._open.channels.connection((self.rank + 1) % self.n_ranks):
+            dist.all_gather_object(values, value, group=self._open.world.groups.control)
         return values
 
     def post(self, key: str, value: Any) -> None:
@@ -143,21 +154,33 @@ class Ranks:
             self._guard.close()
             return
         with self._guard.doing(Operation.SHUTDOWN.call):
+            world, channels, headers, _, session = self._open
             self._announced(Announcement(Operation.SHUTDOWN))
-            self._session.drain()
-            self._channels.flush()
-            self._headers.close()
-            dist.barrier(group=self._world.groups.control)
+            session.drain()
+            channels.flush()
+            headers.close()
+            dist.barrier(group=world.groups.control)
         self._guard.close()
-        self._world.leave()
+        world.leave()
+        # gloo closes a connection when its last user is gone, and takes a second for it: on all ranks now, and not
+        # some time in a step of the next model.
+        self._connected = None
+        del world, channels, headers, session
+        gc.collect()
+
+    @property
+    def _open(self) -> _Connected:
+        if self._connected is None:
+            raise RankFailedError("model.shutdown() has been called")
+        return self._connected
 
     def _announcement(self, operation: Operation, workload: Workload, batch: Batch) -> Announcement:
         """What rank 0 says of a batch."""
-        _, digest = self._programs.scheduled(workload, batch.n_microbatches)
+        _, digest = self._open.programs.scheduled(workload, batch.n_microbatches)
         rows = {row: tuple(map(float, shares)) for row, shares in zip(self._share_rows, batch.shares, strict=False)}
         return Announcement(
             operation,
-            self._programs.number(digest, batch.packets),
+            self._open.programs.number(digest, batch.packets),
             digest,
             batch.n_microbatches,
             batch.seed,
@@ -168,7 +191,7 @@ class Ranks:
 
     def _announced(self, own: Announcement) -> Announcement:
         """What rank 0 has said, which on the other ranks has to be what they expect."""
-        announcement = self._headers.next(own)
+        announcement = self._open.headers.next(own)
         if announcement.operation is not own.operation:
             raise RuntimeError(
                 f"rank {self.rank} calls {own.operation.call}, but rank 0 {announcement.operation.call}; all "
