@@ -314,7 +314,7 @@ class InterlockingBackpropModel(nn.Module):
         nets = [component.main_net for component in self.components]
         ties = tuple(dict.fromkeys(tie.components for tie in self.ties if tie.wants_gradient(nets)))
         known = self._known_workload
-        if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
+        if known is None or known.scheme is not scheme or (known.trainable, known.ties) != (trainable, ties):
             known = self._known_workload = Workload(scheme, self._heads, trainable, ties)
         return known
 

@@ -54,6 +54,17 @@ def test_schemes_in_turn_are_planned_once_on_ranks():
     assert on_ranks(2, planned_once) == [True, True]
 
 
+@pytest.mark.parametrize("devices", [None, ["cpu"] * K])
+def test_a_schedule_bears_the_name_of_the_scheme_that_is_set(devices):
+    """Also where an equal scheme of another name was there before."""
+    model = model_of(ib.Scheme(ib.e2e(K).matrix, name="drawn"))
+    if devices:
+        model.enable_model_parallel(devices)
+    assert model.schedule.workload.scheme.name == "drawn"
+    model.set_scheme(ib.e2e(K))
+    assert model.schedule.workload.scheme.name == "e2e"
+
+
 def drawn(n: int) -> list[ib.Scheme]:
     """Schemes drawn at random, all different."""
     rng = np.random.default_rng(0)

@@ -86,7 +86,8 @@ class OneProcess:
         return filled
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        return self._program(workload, n_microbatches, tuple(self.devices())).schedule
+        schedule = self._program(workload, n_microbatches, tuple(self.devices())).schedule
+        return schedule.named_for(workload.scheme)
 
     def run(self, workload: Workload, batch: Batch | None, visit: Visit | None = None) -> Result:
         assert batch is not None  # the only process reads the data

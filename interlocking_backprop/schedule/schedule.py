@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class Schedule:
     def components_of(self, rank: int) -> list[int]:
         """The components that a rank holds, in ascending order."""
         return [i for i, owner in enumerate(self.placement) if owner == rank]
+
+    def named_for(self, scheme: Scheme) -> Schedule:
+        """The schedule of an equal scheme, under the name of this one."""
+        if self.workload.scheme.name == scheme.name:
+            return self
+        return replace(self, workload=replace(self.workload, scheme=scheme))
 
     def __iter__(self) -> Iterator[tuple[int, Action]]:
         """All (rank, action) pairs, rank by rank."""
