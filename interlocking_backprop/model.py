@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.nn import ModuleList, Parameter
 from interlocking_backprop.engine.accumulation import Accumulation
 from interlocking_backprop.engine.batch import Batch, cut
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.loss_future import LossFuture
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.oversights import Watchful
@@ -85,11 +84,6 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self.set_scheme(scheme)
 
     @property
-    def scheme(self) -> Scheme:
-        """The scheme that the next step follows."""
-        return self._scheme
-
-    @property
     def schedule(self) -> Schedule:
         """The schedule of a full batch's step."""
         return self._runtime.schedule(self._workloads.of(self._scheme), self.n_microbatches)
@@ -107,11 +101,6 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks (a list of one in a single process); all ranks call this."""
         return self._runtime.gather(value)
-
-    @property
-    def runtime(self) -> Runtime:
-        """What carries out training steps and evaluations."""
-        return self._runtime
 
     @property
     def local_components(self) -> list[int]:
@@ -170,7 +159,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self.register_state_dict_post_hook(drop_discarded)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(add_discarded)  # type: ignore[no-untyped-call]
 
-    def training_step(self, inputs: Tree, targets: Tree) -> Future[Tensor]:
+    def training_step(self, inputs: Tree, targets: Tree) -> LossFuture:
         """Trains on one batch (one of several that make up an update, if the model accumulates).
 
         On ranks other than the first both arguments may be None.
@@ -181,8 +170,8 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
             targets: whatever the losses take as their second argument, samples along dimension 0.
 
         Returns:
-            A future of the last component's loss: the mean over the batch, without dimensions, detached. On ranks other
-            than the last, a future of None.
+            A ``concurrent.futures.Future`` of the last component's loss: the mean over the batch, without dimensions,
+            detached. On ranks other than the last, a future of None.
 
         Raises:
             ValueError: if the batch is empty or its tensors differ in their leading sizes.
@@ -198,9 +187,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
-        future: Future[Any] = Future()
-        future.set_result(self.exit_losses[-1])
-        return future
+        return LossFuture(self.exit_losses[-1])
 
     def forward(self, inputs: Tree) -> Tree:
         """The network's output, on the output device. No graph is kept: for gradients use `training_step`.
@@ -260,7 +247,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
 
     def main_net_parameters(self) -> Iterator[Parameter]:
         """The parameters of the network itself, those of the heads left out."""
-        return itertools.chain.from_iterable(component.main_net.parameters() for component in self.components)
+        return (parameter for component in self.components for parameter in component.main_net.parameters())
 
     def get_input_device(self) -> torch.device:
         """The device of the first component, where inputs go."""

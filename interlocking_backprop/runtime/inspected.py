@@ -1,4 +1,4 @@
-"""What a model shows of its gradients: on their way to an update, or without one."""
+"""What a model shows of itself: what it is, and its gradients, on their way to an update or without one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from interlocking_backprop.engine.inspection import (
 )
 from interlocking_backprop.engine.state import OnGradients
 from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.runtime.description import describe
 from interlocking_backprop.runtime.runtime import Runtime
 from interlocking_backprop.runtime.workloads import Workloads
 from interlocking_backprop.scheme.coefficients import Scheme, check_scheme, e2e
 
 
 class InspectedModel(nn.Module):
-    """A model whose gradients can be looked at; what it is made of is said by the class that derives from it."""
+    """A model that can be looked at; what it is made of is said by the class that derives from it."""
 
     components: Sequence[Component]
+    n_microbatches: int
     _runtime: Runtime
     _workloads: Workloads
     _scheme: Scheme
@@ -38,6 +40,22 @@ class InspectedModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._gradient_functions: OrderedDict[int, OnGradients] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return str(describe(self))
+
+    def _repr_html_(self) -> str:
+        return describe(self).to_html()
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme that the next step follows."""
+        return self._scheme
+
+    @property
+    def runtime(self) -> Runtime:
+        """What carries out training steps and evaluations."""
+        return self._runtime
 
     def on_gradients(self, function: OnGradients) -> RemovableHandle:
         """Has a function called in every training step, for each component, before its gradients are used.

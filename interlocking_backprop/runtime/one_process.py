@@ -19,6 +19,7 @@ from interlocking_backprop.engine.executor import Executor
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.engine.ties import Tie
+from interlocking_backprop.runtime.runtime import N_KEPT
 from interlocking_backprop.runtime.transfer import DeviceTransport
 from interlocking_backprop.schedule.action import Action
 from interlocking_backprop.schedule.costs import Costs
@@ -64,7 +65,7 @@ class OneProcess:
     ) -> None:
         self._components, self._losses, self._ties = components, losses, ties
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
-        self._program = lru_cache(maxsize=16)(self._made)
+        self._program = lru_cache(maxsize=N_KEPT)(self._made)
         self._posts: dict[str, Any] = {}
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
@@ -86,7 +87,8 @@ class OneProcess:
         return filled
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        return self._program(workload, n_microbatches, tuple(self.devices())).schedule
+        schedule = self._program(workload, n_microbatches, tuple(self.devices())).schedule
+        return schedule.named_for(workload.scheme)
 
     def run(
         self,

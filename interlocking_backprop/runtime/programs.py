@@ -1,8 +1,11 @@
-"""What one rank carries out: for each kind of batch a program, made once."""
+"""What one rank carries out: for each kind of batch a program, made once.
+
+Only so many programs are kept. All ranks ask for the same ones in the same order, so what one rank has forgotten the
+others have, too, and the next time the formats of its messages go ahead of them again.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +18,7 @@ from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import tensors
+from interlocking_backprop.runtime.runtime import N_KEPT
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.order import depth_first
@@ -25,6 +29,8 @@ from interlocking_backprop.transport.announcement import digest
 from interlocking_backprop.transport.channels import Channels
 from interlocking_backprop.transport.exchange import Exchange
 from interlocking_backprop.transport.packing import Format
+
+_N_PROGRAMS = 8 * N_KEPT  # a schedule has one for each shape of the inputs
 
 
 class Program(NamedTuple):
@@ -71,16 +77,19 @@ class Programs:
         self._components, self._losses, self._ties = components, losses, ties
         self._placement, self._rank, self._device, self._channels = placement, rank, device, channels
         self._costs, self._max_graphs = costs, max_graphs
-        self.scheduled = lru_cache(maxsize=16)(self._scheduled)
-        self._programs: dict[int, Program] = {}
-        # By schedule and shapes: what else the packets may look like, each with its number.
-        self._numbered: defaultdict[tuple[object, ...], list[tuple[int, list[Format]]]] = defaultdict(list)
+        self.scheduled = lru_cache(maxsize=N_KEPT)(self._scheduled)
+        self._program = lru_cache(maxsize=_N_PROGRAMS)(self._made)
+        # By schedule and shapes, the latest last: what else the packets may look like, each with its number.
+        self._numbered: dict[tuple[object, ...], list[tuple[int, list[Format]]]] = {}
         self._n_numbers = 0
 
     def number(self, digest: int, packets: Sequence[Packet]) -> int:
         """The number by which the program for such packets, by the schedule of this digest, goes."""
         shapes = tuple(t.shape for packet in packets for part in packet for t in tensors(part))
-        known = self._numbered[digest, len(packets), shapes]
+        key = (digest, len(packets), shapes)
+        known = self._numbered[key] = self._numbered.pop(key, [])
+        if len(self._numbered) > _N_PROGRAMS:
+            del self._numbered[next(iter(self._numbered))]
         for number, formats in known:
             if all(f.is_of(packet) for f, packet in zip(formats, packets, strict=True)):
                 return number
@@ -100,21 +109,23 @@ class Programs:
         Raises:
             RuntimeError: if this rank follows another schedule than rank 0.
         """
-        schedule, own_digest = self.scheduled(workload, n_microbatches)
+        own_digest = self.scheduled(workload, n_microbatches).digest
         if own_digest != digest:
             raise RuntimeError(
                 f"rank {self._rank} follows scheme {workload.scheme.name!r} by another schedule than rank 0; call "
                 "set_scheme(), and freeze or unfreeze parameters, on all ranks alike, and ask for the same exits."
             )
-        if number not in self._programs:
-            exchange = Exchange(schedule, self._rank, self._channels, repeats=not workload.is_evaluation)
-            own = schedule.components_of(self._rank)
-            components = {i: self._components[i] for i in own}
-            devices = dict.fromkeys(own, self._device)
-            actions = schedule.actions[self._rank]
-            executor = Executor(actions, workload, components, devices, self._losses, self._ties, exchange)
-            self._programs[number] = Program(executor, exchange)
-        return self._programs[number]
+        return self._program(number, workload, n_microbatches)
+
+    def _made(self, number: int, workload: Workload, n_microbatches: int) -> Program:
+        schedule = self.scheduled(workload, n_microbatches).schedule
+        exchange = Exchange(schedule, self._rank, self._channels, repeats=not workload.is_evaluation)
+        own = schedule.components_of(self._rank)
+        components = {i: self._components[i] for i in own}
+        devices = dict.fromkeys(own, self._device)
+        actions = schedule.actions[self._rank]
+        executor = Executor(actions, workload, components, devices, self._losses, self._ties, exchange)
+        return Program(executor, exchange)
 
     def _scheduled(self, workload: Workload, n_microbatches: int) -> Scheduled:
         if workload.is_evaluation:

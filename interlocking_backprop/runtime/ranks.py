@@ -116,7 +116,7 @@ class Ranks:
         return [self._device if i in self._own else torch.device("meta") for i in range(self._n_components)]
 
     def schedule(self, workload: Workload, n_microbatches: int) -> Schedule:
-        return self._open.programs.scheduled(workload, n_microbatches).schedule
+        return self._open.programs.scheduled(workload, n_microbatches).schedule.named_for(workload.scheme)
 
     def run(
         self,

@@ -11,6 +11,9 @@ from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
+N_KEPT = 32
+"""So many schedules stay ready: schemes, and kinds of batches, that take turns are planned once."""
+
 
 class Runtime(Protocol):
     """Carries out training steps and evaluations of a model."""

@@ -37,7 +37,7 @@ class Workloads:
         nets = [component.main_net for component in self._components]
         ties = tuple(dict.fromkeys(tie.components for tie in self._ties if tie.wants_gradient(nets)))
         known = self._known
-        if known is None or (known.scheme, known.trainable, known.ties) != (scheme, trainable, ties):
+        if known is None or known.scheme is not scheme or (known.trainable, known.ties) != (trainable, ties):
             check_scheme(scheme, len(self._components))
             if known is not None and known.trainable != trainable:
                 for component in self._components:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from interlocking_backprop.common.checks import check_whole
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.scheme.streams import Pass, Workload
 
 
@@ -75,22 +76,29 @@ class Dependencies:
             if work.updates:
                 yield Action(i, Kind.UPDATE)
 
-    def compute(self, i: int, m: int) -> Iterator[Action]:
+    def compute(self, i: int, m: int) -> list[Action]:
         """What component i computes for micro-batch m."""
-        work = self.workload.components[i]
-        if work.is_idle:
-            return
-        yield Action(i, Kind.FORWARD, m)
-        if work.evaluates_exit:
-            yield Action(i, Kind.EXIT, m)
-        if work.computes_loss:
-            yield Action(i, Kind.LOSS, m)
-        for p in work.passes:
-            if p.kind == "B" and i in self.split:
-                yield Action(i, Kind.BACKWARD_INPUT, m, p.stream)
-                yield Action(i, Kind.BACKWARD_WEIGHT, m)
-            else:
-                yield Action(i, Kind(p.kind), m, p.stream)
+        return [Action(i, kind, m, stream) for kind, stream in self._computed[i]]
+
+    @cached_property
+    def _computed(self) -> list[list[tuple[Kind, int | None]]]:
+        """What each component computes for a micro-batch: kinds and streams."""
+        found: list[list[tuple[Kind, int | None]]] = []
+        for i, work in enumerate(self.workload.components):
+            found.append([])
+            if work.is_idle:
+                continue
+            found[i].append((Kind.FORWARD, None))
+            if work.evaluates_exit:
+                found[i].append((Kind.EXIT, None))
+            if work.computes_loss:
+                found[i].append((Kind.LOSS, None))
+            for p in work.passes:
+                if p.kind == "B" and i in self.split:
+                    found[i] += [(Kind.BACKWARD_INPUT, p.stream), (Kind.BACKWARD_WEIGHT, None)]
+                else:
+                    found[i].append((Kind(p.kind), p.stream))
+        return found
 
     def _messages(self, i: int, m: int) -> Iterator[Action]:
         """The messages between components i and i + 1, both ends."""
@@ -104,6 +112,13 @@ class Dependencies:
     def prerequisites(self, action: Action) -> list[Action]:
         """The actions that must have ended before this one begins; a receive waits for its send."""
         i, kind, m, s = action
+        if kind in PASSES:
+            source = self.backward_pass(action).source
+            needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
+            for stream, _ in source.streams:
+                arrives = Action(i, Kind.RECV_B, m, stream)
+                needed.append(arrives if self.crosses(i) else self._yields_stream(i + 1, m, stream))
+            return needed
         if kind is Kind.FORWARD:
             if i == 0:
                 return []
@@ -118,18 +133,12 @@ class Dependencies:
         if kind is Kind.REDUCE_GRAD:
             weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
-        if kind is Kind.UPDATE:
-            together = self.workload.updates == "together"
-            awaited = range(self.workload.n_components) if together else [i]
-            needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
-            sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
-            return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
-        source = self.backward_pass(action).source
-        needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
-        for stream, _ in source.streams:
-            arrives = Action(i, Kind.RECV_B, m, stream)
-            needed.append(arrives if self.crosses(i) else self._yields_stream(i + 1, m, stream))
-        return needed
+        # An update.
+        together = self.workload.updates == "together"
+        awaited = range(self.workload.n_components) if together else [i]
+        needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
+        sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
+        return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""
@@ -139,5 +148,9 @@ class Dependencies:
         return [j for j in sorted(holders) if self.placement[j] != self.placement[i]]
 
     def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
-        joint = self.workload.components[i].input_pass(stream).kind == "B" and i not in self.split
-        return Action(i, Kind.FULL_BACKWARD if joint else Kind.BACKWARD_INPUT, m, stream)
+        return Action(i, self._stream_kinds[i][stream], m, stream)
+
+    @cached_property
+    def _stream_kinds(self) -> list[dict[int, Kind]]:
+        """For each component the kind of action that yields a stream."""
+        return [{stream: kind for kind, stream in computed if stream is not None} for computed in self._computed]

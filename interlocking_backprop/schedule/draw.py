@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What each kind is called, and its colour (Okabe and Ito), which colour-blind readers tell apart too.
-_LOOKS = {
+LOOKS = {
     Kind.FORWARD: ("forward", "#56B4E9"),
     Kind.LOSS: ("loss", "#F0E442"),
     Kind.BACKWARD_INPUT: ("input gradient", "#E69F00"),
@@ -60,12 +60,12 @@ def draw(
     check_whole("steps", steps)
     costs = costs or Costs.uniform(schedule.n_components, split_weight=1.0)
     factor, unit = (1e3, "ms") if in_seconds else (1.0, "units")
-    simulation, step = _steady_state(schedule, costs, steps)
+    simulation, step = steady_state(schedule, costs, steps)
     figure = Figure(figsize=(_FIGURE_WIDTH, 1.5 + 0.3 * schedule.n_ranks), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlim(0, steps * simulation.step_time * factor)
     axes.set_xlabel(f"time ({unit})", fontsize=8)
-    axes.set_title(_title(schedule, simulation, factor, unit), fontsize=10, loc="left")
+    axes.set_title(title_of(schedule, simulation, factor, unit), fontsize=10, loc="left")
     kinds = _draw_boxes(axes, schedule, simulation, step, factor)
     _draw_step_time(axes, simulation.step_time * factor, unit)
     _label_ranks(axes, schedule, simulation)
@@ -76,7 +76,7 @@ def draw(
     return figure
 
 
-def _steady_state(schedule: Schedule, costs: Costs, steps: int) -> tuple[Simulation, int]:
+def steady_state(schedule: Schedule, costs: Costs, steps: int) -> tuple[Simulation, int]:
     """A simulation long enough to be drawn, and the number of the step in it with which the picture begins."""
     once = simulate(schedule, costs, timeline_steps=1)
     if not once.timeline or once.step_time <= 0:
@@ -105,7 +105,7 @@ def _draw_boxes(axes: Axes, schedule: Schedule, simulation: Simulation, step: in
         axes.broken_barh(
             [(left, right - left)],
             (rank - 0.4, 0.8),
-            facecolors=[_paler(_LOOKS[action.kind][1], (0.3, 0.55)[distance % 2] if distance else 1.0)],
+            facecolors=[_paler(LOOKS[action.kind][1], (0.3, 0.55)[distance % 2] if distance else 1.0)],
             edgecolors="white" if distance else "black",
             linewidth=0.6,
             zorder=2 if distance else 3,
@@ -116,7 +116,7 @@ def _draw_boxes(axes: Axes, schedule: Schedule, simulation: Simulation, step: in
             color = "#444444" if distance else "black"
             at = (left + right) / 2, rank
             axes.text(*at, text, ha="center", va="center", fontsize=_FONT_SIZE, color=color, zorder=4)
-    return [kind for kind in _LOOKS if kind in found]
+    return [kind for kind in LOOKS if kind in found]
 
 
 def _paler(color: str, strength: float) -> tuple[float, ...]:
@@ -155,7 +155,8 @@ def _rank_name(schedule: Schedule, rank: int) -> str:
     return f"rank {rank}: {held[0]}" + (f"-{held[-1]}" if len(held) > 1 else "")
 
 
-def _title(schedule: Schedule, simulation: Simulation, factor: float, unit: str) -> str:
+def title_of(schedule: Schedule, simulation: Simulation, factor: float = 1.0, unit: str = "units") -> str:
+    """What a schedule is, and what it takes, in a line."""
     m, step_time = schedule.n_microbatches, simulation.step_time * factor
     parts = [
         f"{schedule.workload.scheme.name}, K = {schedule.n_components}, M = {m}",
@@ -168,7 +169,7 @@ def _title(schedule: Schedule, simulation: Simulation, factor: float, unit: str)
 def _add_legend(figure: Figure, kinds: Sequence[Kind]) -> None:
     from matplotlib.patches import Patch
 
-    looks = {kind: _LOOKS[kind] for kind in kinds}
+    looks = {kind: LOOKS[kind] for kind in kinds}
     handles: list[Any] = [Patch(facecolor=color, label=f"{kind}  {name}") for kind, (name, color) in looks.items()]
     handles.append(Patch(facecolor=_IDLE, label="idle"))
     handles.append(Patch(facecolor="white", edgecolor="black", linewidth=0.6, label="one step; paler: those around it"))

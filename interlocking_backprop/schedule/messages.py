@@ -27,7 +27,9 @@ from interlocking_backprop.schedule.dependencies import Dependencies
 
 
 def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies) -> tuple[tuple[Action, ...], ...]:
-    """Adds the messages to the compute actions of each rank."""
+    """Adds the messages to the compute actions of each rank; a rank alone has none."""
+    if len(orders) == 1:
+        return (tuple(orders[0]),)
     sends = {
         dependencies.prerequisites(action)[0]: action
         for action in dependencies.owed()

@@ -48,6 +48,8 @@ def depth_first(workload: Workload, n_microbatches: int = 1, placement: Sequence
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:
     components = workload.components
+    # The weight-gradient pass comes last, however early its loss, for it is what the update waits for.
+    ends = [max([i, *(p.last_loss for p in work.passes)]) for i, work in enumerate(components)]
     waiting: list[int] = []
     reduced: set[int] = set()
     updates_apart = workload.updates == "apart"
@@ -60,12 +62,10 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
         if work.computes_loss:
             yield Action(front, Kind.LOSS, m)
         for i in range(front, -1, -1):
-            # The weight-gradient pass comes last, however early its loss, for it is what the update waits for.
-            end = max([i, *(p.last_loss for p in components[i].passes)])
-            for p in components[i].passes:
-                if front == (end if p.kind == "W" else p.last_loss):
+            for p in components[i].passes if front <= ends[i] else ():
+                if front == (ends[i] if p.kind == "W" else p.last_loss):
                     yield Action(i, Kind(p.kind), m, p.stream)
-            if not is_last or front != end:
+            if not is_last or front != ends[i]:
                 continue
             if i in workload.sharers(i):
                 yield Action(i, Kind.REDUCE_GRAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,24 @@ class Schedule:
         """The components that a rank holds, in ascending order."""
         return [i for i, owner in enumerate(self.placement) if owner == rank]
 
+    def named_for(self, scheme: Scheme) -> Schedule:
+        """The schedule of an equal scheme, under the name of this one."""
+        if self.workload.scheme.name == scheme.name:
+            return self
+        return replace(self, workload=replace(self.workload, scheme=scheme))
+
     def __iter__(self) -> Iterator[tuple[int, Action]]:
         """All (rank, action) pairs, rank by rank."""
         return ((rank, action) for rank, actions in enumerate(self.actions) for action in actions)
 
     def __str__(self) -> str:
         return format_grid(self)
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks."""
+        from interlocking_backprop.schedule.picture import schedule_picture
+
+        return schedule_picture(self)
 
     def to_json(self) -> str:
         """The whole schedule as JSON text; `from_json` reads it back."""

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.schedule import Schedule, format_grid
 
+_ACCUMULATE = (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+_SENDS = (Kind.SEND_F, Kind.SEND_B)
+_RECEIVES = (Kind.RECV_F, Kind.RECV_B)
+
 
 class ScheduleError(ValueError):
     """A schedule that cannot run; the message holds the grid with the place marked."""
@@ -58,7 +62,7 @@ def _check_accumulation_order(schedule: Schedule) -> None:
     """Sums of gradients must not depend on the order of execution: ascending micro-batches for each accumulator."""
     following: Counter[tuple[int, bool]] = Counter()
     for rank, n, action in _cells(schedule):
-        if action.kind in (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
+        if action.kind in _ACCUMULATE:
             accumulator = (action.component, action.kind is Kind.LOSS)
             if action.microbatch != following[accumulator]:
                 expected = action._replace(microbatch=following[accumulator])
@@ -71,10 +75,10 @@ def _check_message_order(schedule: Schedule) -> None:
     channel = schedule.dependencies.channel
     sent: dict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for _, action in schedule:
-        if action.kind in (Kind.SEND_F, Kind.SEND_B):
+        if action.kind in _SENDS:
             sent[channel(action.other_end)].append(action.other_end)
     for rank, n, action in _cells(schedule):
-        if action.kind in (Kind.RECV_F, Kind.RECV_B):
+        if action.kind in _RECEIVES:
             expected = sent[channel(action)].popleft()
             if action != expected:
                 source = schedule.placement[action.other_end.component]
@@ -91,11 +95,12 @@ def execution_order(schedule: Schedule) -> list[Action]:
     """
     done: dict[Action, None] = {}
     position = [0] * schedule.n_ranks
+    prerequisites = schedule.dependencies.prerequisites
 
     def missing(rank: int) -> list[Action]:
         """What the next action of a rank needs and does not have."""
         action = schedule.actions[rank][position[rank]]
-        return [needed for needed in schedule.dependencies.prerequisites(action) if needed not in done]
+        return [needed for needed in prerequisites(action) if needed not in done]
 
     unfinished = [rank for rank, actions in enumerate(schedule.actions) if actions]
     progress = True

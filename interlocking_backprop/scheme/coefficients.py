@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interlocking_backprop.common.checks import check_whole
+from interlocking_backprop.scheme.picture import matrix_picture
 
 Reduction = Literal["furthest", "sum", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = ("furthest", "sum", "mean")
@@ -64,6 +65,10 @@ class Scheme:
     def __str__(self) -> str:
         rows = "\n".join(" ".join(f"{c:6.3g}" if c else "     ." for c in row) for row in self._matrix)
         return f"{self.name} ({self.n_components} components)\n{rows}"
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks."""
+        return matrix_picture(self._matrix, self.name)
 
 
 def check_scheme(scheme: object, n_components: int) -> None:

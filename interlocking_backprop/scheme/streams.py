@@ -24,11 +24,9 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from interlocking_backprop.scheme.basis import Array, Vector, basis_of, coordinates_in
 from interlocking_backprop.scheme.coefficients import Scheme
-
-Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,11 @@ class ComponentWork:
 
     def input_pass(self, stream: int) -> Pass:
         """The pass that yields a stream."""
-        return next(p for p in self.passes if p.stream == stream)
+        return self._input_passes[stream]
+
+    @cached_property
+    def _input_passes(self) -> dict[int, Pass]:
+        return {p.stream: p for p in self.passes if p.stream is not None}
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,11 @@ class Workload:
         for name, flags in (("heads", self.heads), ("trainable", self.trainable)):
             if len(flags) != k:
                 raise ValueError(f"{name} has {len(flags)} entries for {k} components.")
-        for j in range(k - 1):
-            users = np.flatnonzero(self._matrix[:, j])
-            if len(users) and not self.heads[j]:
+        for j in np.flatnonzero(self._matrix.any(axis=0)):
+            if not self.heads[j]:
+                user = np.flatnonzero(self._matrix[:, j])[0]
                 raise ValueError(
-                    f"scheme {self.scheme.name!r} trains component {users[0]} with loss {j}, but head {j} is "
+                    f"scheme {self.scheme.name!r} trains component {user} with loss {j}, but head {j} is "
                     f"None; pass a head for component {j}, or a scheme whose column {j} is zero."
                 )
 
@@ -188,7 +190,7 @@ class Workload:
         return [j for j in sorted(tied) if self._matrix[j].any()]
 
     @cached_property
-    def _matrix(self) -> Vector:
+    def _matrix(self) -> Array:
         """The coefficients that matter: no row for a component without weights to train."""
         return self.scheme.matrix * np.array(self.trainable, dtype=np.float64)[:, None]
 
@@ -201,112 +203,33 @@ class Workload:
                 ComponentWork((), (), False, False, evaluates_exit=self.heads[i], is_idle=not any(self.heads[i:]))
                 for i in range(k)
             )
+        rows = [tuple(row) for row in self._matrix.tolist()]
         works: list[ComponentWork] = []
         for i in reversed(range(k)):
-            streams = _basis(self._matrix[:i, i:], self._matrix[i, i:])
-            works.insert(0, self._work(i, streams, works[0] if works else None))
+            streams = basis_of([row[i:] for row in rows[:i]], rows[i][i:])
+            works.insert(0, self._work(i, rows[i][i:], streams, works[0] if works else None))
         return tuple(works)
 
-    def _work(self, i: int, streams: Vector, above: ComponentWork | None) -> ComponentWork:
+    def _work(self, i: int, own: Vector, streams: Sequence[Vector], above: ComponentWork | None) -> ComponentWork:
         """The work of component i, which sends the streams and receives those of the component above."""
 
         def backward_pass(kind: Literal["I", "W", "B"], stream: int | None, tail: Vector) -> Pass:
-            source = Source(float(tail[0]), ())
+            source = Source(tail[0], ())
             ends = [i] if source.loss else []
             if above is not None:
-                received = np.array(above.streams).reshape(-1, len(tail) - 1)
-                used = [(s, float(c)) for s, c in enumerate(_coordinates(tail[1:], received)) if c != 0]
+                used = [(s, c) for s, c in enumerate(coordinates_in(tail[1:], above.streams)) if c != 0]
                 source = Source(source.loss, tuple(used))
                 ends += [above.input_pass(s).last_loss for s, _ in used]
             return Pass(kind, stream, source, max(ends))
 
-        own = self._matrix[i, i:]
-        passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if not np.array_equal(v, own)]
-        if own.any():
-            joint = next((s for s, v in enumerate(streams) if np.array_equal(v, own)), None)
+        passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if v != own]
+        if any(own):
+            joint = streams.index(own) if own in streams else None
             passes.append(backward_pass("W" if joint is None else "B", joint, own))
         return ComponentWork(
-            streams=tuple(tuple(map(float, v)) for v in streams),
+            streams=tuple(streams),
             passes=tuple(passes),
             computes_loss=above is None or self.heads[i],
             updates=self.updates != "none"
-            and (bool(own.any()) or (above is not None and self.heads[i]) or bool(self.sharers(i))),
+            and (any(own) or (above is not None and self.heads[i]) or bool(self.sharers(i))),
         )
-
-
-def _basis(tails: Vector, own: Vector) -> Vector:
-    """The streams at a boundary: vectors that span all tails there, in the order of their last losses.
-
-    They are the tails themselves, multiples counted once. ``own``, the tail of the component above the boundary,
-    stands in for a multiple of it, for then its weight-gradient pass and an input-gradient pass are one.
-    """
-    candidates: list[Vector] = []
-    for tail in tails:
-        if tail.any() and not any(_parallel(tail, other) for other in candidates):
-            candidates.append(own if _parallel(tail, own) else tail)
-    candidates.sort(key=_last)
-    return np.array(_reduced(candidates, own)).reshape(-1, tails.shape[1])
-
-
-def _reduced(candidates: list[Vector], own: Vector) -> list[Vector]:
-    """Fewer vectors with the same span, if there are such; ``own`` among them wherever it lies in the span.
-
-    Vectors so close to dependence that the others would enter with large coefficients of opposite sign stay apart:
-    the pass that this would save is not worth the digits that it would cost.
-    """
-    rank = _rank(candidates)
-    spans_own = bool(own.any()) and _rank([*candidates, own]) == rank
-    has_own = any(v is own for v in candidates)
-    if rank == len(candidates) and (has_own or not spans_own):
-        return candidates
-    chosen = [own] if spans_own else []
-    pool = [v for v in candidates if v is not own]
-    while len(chosen) < rank:
-        # The one furthest from the span of those chosen, the earliest of equals.
-        distances = [_distance(v / np.linalg.norm(v), chosen) for v in pool]
-        chosen.append(pool.pop(int(np.argmax(np.round(distances, 6)))))
-    basis = np.array(sorted(chosen, key=_last))
-    return list(basis) if all(_representable(v, basis) for v in candidates) else candidates
-
-
-def _last(v: Vector) -> int:
-    return int(np.flatnonzero(v)[-1])
-
-
-def _rank(vectors: list[Vector]) -> int:
-    return int(np.linalg.matrix_rank([v / np.linalg.norm(v) for v in vectors], tol=1e-9)) if vectors else 0
-
-
-def _distance(v: Vector, others: list[Vector]) -> float:
-    if not others:
-        return float(np.linalg.norm(v))
-    q, _ = np.linalg.qr(np.array(others).T)
-    return float(np.linalg.norm(v - q @ (q.T @ v)))
-
-
-def _parallel(a: Vector, b: Vector) -> bool:
-    """Whether two vectors are multiples of one another, up to the rounding of their entries (0.1, 1/3)."""
-    pivot = int(np.argmax(np.abs(b)))
-    return bool(b[pivot]) and np.allclose(a, a[pivot] / b[pivot] * b, rtol=1e-14, atol=0.0)
-
-
-def _representable(v: Vector, basis: Vector) -> bool:
-    coordinates = _coordinates(v, basis)
-    sizes = np.abs(coordinates) * np.linalg.norm(basis, axis=1)
-    exact = np.allclose(coordinates @ basis, v, rtol=0.0, atol=1e-13 * float(np.linalg.norm(v)))
-    return exact and bool(sizes.max() <= 16 * np.linalg.norm(v))
-
-
-def _coordinates(v: Vector, basis: Vector) -> Vector:
-    """The coefficients of a vector of the span in a basis; a single exact one for a multiple of a basis vector."""
-    coordinates = np.zeros(len(basis))
-    if not v.any():
-        return coordinates
-    for s, stream in enumerate(basis):
-        if _parallel(v, stream):
-            pivot = int(np.argmax(np.abs(stream)))
-            coordinates[s] = v[pivot] / stream[pivot]
-            return coordinates
-    coordinates[:] = np.linalg.lstsq(basis.T, v, rcond=None)[0]
-    coordinates[np.abs(coordinates) < 1e-14 * np.abs(coordinates).max()] = 0.0
-    return coordinates
