@@ -266,7 +266,7 @@ class Executor:
             for j in self._updated:
                 self._shared.take(j, state.shared)
             overflows = state.updates and not self._joint.unscale(self._updated)
-            for j in self._updated if not overflows else ():
+            for j in sorted(self._updated) if not overflows else ():
                 self._show_gradients(j, state)
             state.updates = state.updates and not overflows
             if state.updates:
