@@ -66,6 +66,7 @@ def test_an_impossible_schedule_is_shown_with_its_fault_marked():
     html = schedule.with_order("0F0,0L0,0U,0W0,1F0,1L0,1W0,1U")._repr_html_()
     assert html.startswith("<pre>the schedule cannot run: 0U waits for ever for 0W0")
     assert "&gt;0U&lt;" in html
+    assert "rank 0 lacks 1U" in schedule.with_order("0F0,0L0,0W0,0U,1F0,1L0,1W0")._repr_html_()
 
 
 def test_what_is_too_large_for_a_picture_is_a_line():

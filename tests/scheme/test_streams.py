@@ -69,6 +69,13 @@ def test_dependent_tails_share_streams():
     assert [p.kind for p in Workload.of(scheme).components[3].passes] == ["I", "B"]
 
 
+def test_dependent_tails_are_found_in_a_wide_space_too():
+    """Three tails, one the sum of the others, where there would be room for three."""
+    matrix = np.zeros((6, 6))
+    matrix[:3, 3:] = [[1, 0, 2], [0, 1, 1], [1, 1, 3]]
+    assert len(Workload.of(ib.Scheme(matrix)).components[3].streams) == 2
+
+
 def test_own_row_in_the_span_of_the_tails_joins_a_pass():
     scheme = ib.Scheme([[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])
     assert [p.kind for p in Workload.of(scheme).components[2].passes] == ["I", "B"]
