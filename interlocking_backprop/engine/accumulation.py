@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from interlocking_backprop.engine.component import Component
 from interlocking_backprop.scheme.streams import Workload
@@ -21,6 +22,11 @@ class Accumulation:
         self._n_done = 0
         self._is_open = False
         self._first: Workload | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy of the model, which has no gradients."""
+        self.check_complete()
+        return vars(self)
 
     def begin(self, workload: Workload) -> Workload:
         """What is to be carried out now. A call that is not followed by `end` has failed, and the count starts again.
@@ -50,7 +56,7 @@ class Accumulation:
         self._is_open = False
 
     def check_complete(self) -> None:
-        """Makes sure that no gradients wait, for a state that is saved does not hold them.
+        """Makes sure that no gradients wait, for a state that is saved, or a copy of the model, does not hold them.
 
         Raises:
             ValueError: if some do.
@@ -58,7 +64,8 @@ class Accumulation:
         if self._n_done:
             raise ValueError(
                 f"{self._n_done} of {self._n} batches are accumulated, and their gradients are not part of the "
-                f"training state; save it after every {self._n}th training_step(), where the update is."
+                f"training state, nor of a copy of the model; save or copy it after every {self._n}th training_step(), "
+                "where the update is."
             )
 
     def restart(self) -> None:

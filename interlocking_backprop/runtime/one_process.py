@@ -70,6 +70,14 @@ class OneProcess:
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over (`copy.deepcopy`): not the programs, which compute with these very components."""
+        return {name: value for name, value in vars(self).items() if name != "_program"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._program = lru_cache(maxsize=N_KEPT)(self._made)
+
     @property
     def local_components(self) -> list[int]:
         return list(range(len(self._components)))

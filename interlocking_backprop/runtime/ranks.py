@@ -96,6 +96,13 @@ class Ranks:
         self._connected: _Connected | None = _Connected(world, channels, headers, programs, Session(channels))
         self._guard = Guard(world, channels, timeout)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuses a copy, which would answer to the same messages."""
+        raise ValueError(
+            "a model on several ranks cannot be copied, for its connections to other ranks are there once; copy the "
+            "components that this rank has instead, e.g. copy.deepcopy(model.components[model.local_components[0]])."
+        )
+
     @property
     def rank(self) -> int:
         return self._rank
