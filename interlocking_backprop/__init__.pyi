@@ -11,6 +11,7 @@ from .engine.inspection import ComponentGradients as ComponentGradients
 from .huggingface import from_huggingface as from_huggingface
 from .model import InterlockingBackpropModel as InterlockingBackpropModel
 from .nets.batch_norm import set_batch_norm_momentum as set_batch_norm_momentum
+from .nets.branches import Branches as Branches
 from .nets.heads import auxiliary_heads as auxiliary_heads
 from .nets.partition import Partition as Partition
 from .nets.partition import partition as partition
