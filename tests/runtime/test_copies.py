@@ -98,7 +98,7 @@ def test_no_copy_while_gradients_wait():
 def copied_on_rank(rank: int, size: int) -> bool:
     model = model_of(ib.pairwise(K))
     model.enable_model_parallel()
-    with pytest.raises(ValueError, match="on several ranks cannot be copied.*copy the components"):
+    with pytest.raises(ValueError, match=r"on several ranks cannot be copied.*copy the components"):
         copy.deepcopy(model)
     first = model.components[model.local_components[0]]
     own = copy.deepcopy(first)
