@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from xml.etree import ElementTree
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
@@ -31,9 +32,15 @@ InterlockingBackpropModel: mine, K = 4, M = 2, 240 parameters (and 120 of heads)
     assert repr(model).startswith("InterlockingBackpropModel: e2e, K = 4")
 
 
+class NetOfSomebodyWhoLikesLongNames(nn.Sequential):
+    pass
+
+
 def test_a_deep_model_fits_a_screen():
-    lines = repr(model_of(ib.decaying(100, 0.5))).splitlines()
+    nets, heads = ([NetOfSomebodyWhoLikesLongNames(net) for net in row] for row in mlp_components(100))
+    lines = repr(ib.build_model(nets, heads, ib.decaying(100, 0.5), sgd, F.mse_loss)).splitlines()
     assert len(lines) == 23
+    assert lines[2].split()[1:4] == ["NetOfSomebodyWhoLik…", "60", "NetOfSomebodyWhoLik…"]
     assert max(map(len, lines)) <= 120
     assert [line.split()[0] for line in lines[2:]] == [*map(str, range(10)), "…", *map(str, range(90, 100))]
 

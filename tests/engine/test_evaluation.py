@@ -128,18 +128,17 @@ def test_exits_on_ranks_are_those_of_one_process(size):
             assert [part[n][i] for part in parts if part[n][i] is not None] == ([] if value is None else [value])
 
 
-def other_exits_on_rank(rank: int, size: int) -> str:
+def other_exits_on_rank(rank: int, size: int) -> None:
     model = model_of(ib.local(K))
     model.enable_model_parallel()
-    with pytest.raises(RuntimeError, match="ask for the same exits") as caught:
-        model.map_exits(lambda output, _: None, batch()[0] if rank == 0 else None, exits=[rank])
-    return str(caught.value)
+    model.map_exits(lambda output, _: None, batch()[0] if rank == 0 else None, exits=[rank])
 
 
 def test_ranks_that_ask_for_different_exits_are_told():
     with Ranks(2, other_exits_on_rank) as ranks:
-        ranks.join(60)
-        assert "ask for the same exits" in ranks.errors()[0] + ranks.errors()[1]
+        assert all(ranks.join(60))
+        # A whole message: the beginning alone could be a line of code in a traceback.
+        assert re.search(r"rank 1 follows scheme 'evaluation' by .*ask for the same exits\.", ranks.errors()[1])
 
 
 def test_actions_have_their_names_in_a_profile(tmp_path):
