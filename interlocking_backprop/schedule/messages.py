@@ -39,19 +39,25 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
     for order in orders:
         for action in order:
             if action in sends:
-                receive = sends[action].other_end
+                receive = dependencies.other_end(sends[action])
                 under_way[dependencies.channel(receive)].append(receive)
 
-    def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
+    def rank_with_messages(rank: int, order: Sequence[Action]) -> Iterator[Action]:
         received: set[Action] = set()
         for action in order:
             for needed in dependencies.prerequisites(action):
-                while needed.kind.is_communication and needed not in received:
+                if not needed.kind.is_communication or dependencies.steps_before(action, needed):
+                    continue
+                while needed not in received:
                     earliest = under_way[dependencies.channel(needed)].popleft()
                     received.add(earliest)
                     yield earliest
             yield action
             if action in sends:
                 yield sends[action]
+        # What a later step needs.
+        for channel, left in under_way.items():
+            if channel[1] == rank:
+                yield from left
 
-    return tuple(tuple(rank_with_messages(order)) for order in orders)
+    return tuple(tuple(rank_with_messages(rank, order)) for rank, order in enumerate(orders))

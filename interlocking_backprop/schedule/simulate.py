@@ -95,7 +95,7 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     span = period or max((len(ends) - 1) // 2, 1)
     step_time = float((ends[-1] - ends[-1 - span]).max()) / span
     timeline = [interval for _ in range(timeline_steps) for interval in clock.step()]
-    memory = [peak_memory(actions, costs) for actions in schedule.actions]
+    memory = [peak_memory(actions, costs, schedule.workload) for actions in schedule.actions]
     sent = [[a for a in actions for _ in range(schedule.dependencies.n_messages(a))] for actions in schedule.actions]
     return Simulation(
         step_time=step_time,
