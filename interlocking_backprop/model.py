@@ -180,10 +180,11 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """
         self.look_over()
         # Parameters may have been frozen or unfrozen since the last step.
-        workload = self._accumulation.begin(self._workloads.of(self._scheme))
+        workload = self._accumulation.begin(self._workloads.of_step(self._scheme, self._n_steps))
         batch = self._batch(inputs, targets)
         result = self._runtime.run(workload, batch, on_gradients=self._on_gradients)
         self._accumulation.end()
+        self._workloads.note(workload, self._n_steps)
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -261,22 +262,35 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """Ends what `enable_model_parallel` began; nothing to do before that."""
         self._runtime.close()
 
-    def counters(self) -> dict[str, int]:
-        """The step count and the seed, by which random numbers are keyed."""
-        self._accumulation.check_complete()
-        return {"n_steps": self._n_steps, "seed": self.seed}
+    def settle(self) -> None:
+        """Carries out what is left of the batches under way, where the scheme delays credit; all ranks call this.
 
-    def load_counters(self, counters: dict[str, int]) -> None:
+        Nothing is updated, and no number depends on it: the gradients then wait for their updates as data, as part of
+        the components' training state. `training_state_dict` begins with it.
+        """
+        self._runtime.settle()
+
+    def counters(self) -> dict[str, Any]:
+        """The step count and the seed, by which random numbers are keyed; and when the last credit under way is due."""
+        self._accumulation.check_complete()
+        counters: dict[str, Any] = {"n_steps": self._n_steps, "seed": self.seed}
+        return {**counters, "due": self._workloads.due} if max(self._workloads.due) >= self._n_steps else counters
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
         """Restores what `counters` returned."""
         self._accumulation.restart()
         self._n_steps, self.seed = counters["n_steps"], counters["seed"]
+        self._workloads.due = list(counters.get("due", [-1] * len(self.components)))
 
     def training_state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed.
 
+        Credit under way is part of it; for that all ranks call this.
+
         Raises:
             ValueError: between the batches of one update (``accumulate``), whose gradients it would not hold.
         """
+        self.settle()
         return {
             **self.counters(),
             "components": [
@@ -295,6 +309,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
             raise ValueError(
                 f"the saved state is of {len(state['components'])} components, the model has {len(self.components)}."
             )
+        self.settle()
         for i in self.local_components:
             self.components[i].load_training_state_dict(state["components"][i])
         self.load_counters(state)

@@ -110,10 +110,10 @@ class Action(NamedTuple):
         if match:
             kind = Kind(match["kind"])
             stream = int(match["stream"] or 0) if kind.has_stream else None
-            if kind is Kind.BACKWARD_WEIGHT and match["stream"]:
-                stream = int(match["stream"]) or None
+            if kind is Kind.BACKWARD_WEIGHT and int(match["stream"] or 0):
+                stream = int(match["stream"])
             microbatch = int(match["microbatch"]) if match["microbatch"] else None
-            has_stream = kind.has_stream or kind is Kind.BACKWARD_WEIGHT
+            has_stream = kind.has_stream or stream is not None
             well_formed = (microbatch is not None) == kind.has_microbatch and (has_stream or not match["stream"])
             if well_formed and (kind.has_microbatch or not match["age"]):
                 return cls(int(match["component"]), kind, microbatch, stream, int(match["age"] or 0))

@@ -82,6 +82,13 @@ class Scheme:
         return self._delayed[age] if age in self._delayed else checked_matrix(np.zeros_like(self._matrix))
 
     @property
+    def undelayed(self) -> Scheme:
+        """The scheme with all credit at once: what a batch contributes altogether."""
+        if not self._delayed:
+            return self
+        return Scheme(np.sum(list(self._by_age.values()), axis=0), f"{self.name}, undelayed")
+
+    @property
     def uses(self) -> npt.NDArray[np.bool_]:
         """Which losses train which components at any age, shape (K, K)."""
         used: npt.NDArray[np.bool_] = np.any([matrix != 0 for matrix in self._by_age.values()], axis=0)

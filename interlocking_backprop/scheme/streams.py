@@ -194,6 +194,10 @@ class Workload:
         """The greatest age of a gradient that goes into an update; 0 where nothing is delayed."""
         return max((age for rows in self._rows for age, _ in rows), default=0)
 
+    def delays(self, i: int) -> tuple[int, ...]:
+        """The ages of the gradients that the main weights of component i follow; none if it is frozen."""
+        return tuple(age for age, _ in self._rows[i])
+
     def sharers(self, i: int) -> list[int]:
         """The components, in ascending order, whose gradients weights of component i get, itself among them.
 

@@ -44,13 +44,12 @@ def owed(schedule: Schedule) -> Counter[Action]:
         for m in range(schedule.n_microbatches):
             found[Action(i, Kind.FORWARD, m)] += 1
             found[Action(i, Kind.LOSS, m)] += work.computes_loss
-            own = work.weight_pass
             for p in work.passes:
                 is_whole = p.kind == "B" and i not in schedule.dependencies.split
                 if p.stream is not None:
                     found[Action(i, Kind.FULL_BACKWARD if is_whole else Kind.BACKWARD_INPUT, m, p.stream)] += 1
-                if p is own and not is_whole:
-                    found[Action(i, Kind.BACKWARD_WEIGHT, m)] += 1
+                if p.kind != "I" and not is_whole:
+                    found[Action(i, Kind.BACKWARD_WEIGHT, m, p.weights or None)] += 1
             found[Action(i, Kind.SEND_F, m)] += up
             found[Action(i, Kind.RECV_F, m)] += down
             for s in range(len(work.streams)):
