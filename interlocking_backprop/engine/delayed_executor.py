@@ -32,6 +32,8 @@ def executor_of(actions: Sequence[Action], workload: Workload, *others: Any) -> 
 class DelayedExecutor(Executor):
     """An executor of a workload that delays credit; the arguments are those of `Executor`."""
 
+    is_delayed = True
+
     def __init__(self, actions: Sequence[Action], workload: Workload, *others: Any) -> None:
         self._reach = max((action.age for action in actions), default=0)
         self._outliving = {action.component for action in actions if action.age}

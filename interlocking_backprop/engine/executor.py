@@ -46,8 +46,11 @@ class Executor:
         transport: for the messages among the actions.
 
     Attributes:
+        is_delayed: whether passes of earlier batches are among the actions.
         current: the action that is being carried out, for whoever watches; None between steps.
     """
+
+    is_delayed = False
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class GreedyScheduler:
             for source, delay in _sources(action, dependencies, costs):
                 self._successors[index[source]].append((n, delay))
                 self._n_needed[n] += 1
+        self._is_delayed = bool(dependencies.ages)
         self._n_of_rank = Counter(self._rank)
         self._n_passes = Counter(a.component for a in self._actions if a.kind in PASSES and a.microbatch == 0)
         self._most_graphs = rule.most_graphs(dependencies.workload, dependencies.n_microbatches)
@@ -82,6 +83,8 @@ class GreedyScheduler:
         return action.kind is Kind.FORWARD and rank.n_alive[action.component] >= self._most_graphs
 
     def _count_graphs(self, action: Action, rank: _Rank) -> None:
+        if self._is_delayed:
+            return
         i, m = action.component, action.microbatch
         if action.kind is Kind.FORWARD and self._n_passes[i]:
             rank.n_alive[i] += 1
@@ -129,8 +132,10 @@ def _sources(action: Action, dependencies: Dependencies, costs: Costs) -> Iterat
     """The compute actions that an action waits for, with the time that the message of each takes."""
     rank = dependencies.placement[action.component]
     for needed in dependencies.prerequisites(action):
+        if dependencies.steps_before(action, needed):
+            continue
         if needed.kind.is_communication:
-            send = needed.other_end
+            send = dependencies.other_end(needed)
             yield dependencies.prerequisites(send)[0], costs.occupancy(send) + costs.latency
         elif needed.kind is Kind.REDUCE_GRAD and dependencies.placement[needed.component] != rank:
             yield needed, costs.occupancy(needed) + costs.latency

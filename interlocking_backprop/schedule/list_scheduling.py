@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from interlocking_backprop.schedule.ages import pass_ages
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.greedy import GreedyScheduler
@@ -104,6 +105,7 @@ def list_schedule(
 def _order(workload: Workload, n_microbatches: int, placement: tuple[int, ...], costs: Costs, rule: Rule) -> Schedule:
     """The order that a rule leads to, once the steps follow one another steadily."""
     split = workload.joint if rule.split else frozenset()
-    dependencies = Dependencies(workload, n_microbatches, placement, split)
+    ages = pass_ages(workload, n_microbatches, placement, costs, 0.0)
+    dependencies = Dependencies(workload, n_microbatches, placement, split, ages)
     orders = GreedyScheduler(dependencies, costs, rule).orders(n_steps=6)
     return Schedule(workload, n_microbatches, placement, with_messages(orders, dependencies))

@@ -139,7 +139,8 @@ class _Clock:
         for action in execution_order(schedule):
             rank = schedule.placement[action.component]
             needed = schedule.dependencies.prerequisites(action)
-            awaited = [a for a in needed if schedule.placement[a.component] != rank]
+            before = schedule.dependencies.steps_before
+            awaited = [a for a in needed if schedule.placement[a.component] != rank and not before(action, a)]
             n_messages = schedule.dependencies.n_messages(action)
             transfer = n_messages * costs.occupancy(action) if n_messages else None
             self._program.append((rank, action, self.durations[action], awaited, transfer))

@@ -3,12 +3,15 @@
 What a message looks like is not known before it has been sent once, so the first time its format travels ahead of it.
 From then on both ends know, messages are bare bytes, and the receives of a step are posted at the end of the step
 before, in the order in which the messages will arrive: a message finds its buffer waiting.
+
+What is received for batches of the past is posted at the beginning of the step, when it is known which of them there
+are; such messages have had time to arrive.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -70,14 +73,24 @@ class Incoming:
         awaited: the first time: what has not come by this road yet, this message included, in the order in which it
             comes.
         channels: of this rank.
+        age: how many steps ago the batch was that it is for.
+
+    Attributes:
+        age: the same.
     """
 
-    def __init__(self, road: Road, awaited: deque[Incoming], channels: Channels) -> None:
+    def __init__(self, road: Road, awaited: deque[Incoming], channels: Channels, age: int) -> None:
+        self.age = age
         self._road, self._awaited, self._channels = road, awaited, channels
         self._format: Format | None = None
         # The tensors that will be filled, and what to wait for; of this time, and of the next if that is posted too.
         self._posted: deque[tuple[list[Tensor], list[dist.Work]]] = deque()
         awaited.append(self)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what the message looks like."""
+        return self._format is not None
 
     def post(self) -> None:
         """Makes ready to receive the message once."""
@@ -89,6 +102,8 @@ class Incoming:
         """Waits for the message."""
         while self._format is None:
             self._awaited.popleft()._find_out()
+        if not self._posted:
+            self.post()
         buffers, works = self._posted.popleft()
         for work in works:
             self._channels.wait(work, self._road.peer)
@@ -113,9 +128,19 @@ class Exchange:
     def __init__(self, schedule: Schedule, rank: int, channels: Channels, *, repeats: bool) -> None:
         self._channels = channels
         incoming, outgoing = _roads(schedule, rank, channels.groups)
+        ages = _arrival_ages(schedule)
         awaited: defaultdict[Road, deque[Incoming]] = defaultdict(deque)
-        self._incoming = {message: Incoming(road, awaited[road], channels) for message, road in incoming.items()}
+        late = {road for message, road in incoming.items() if ages.get(message)}
+        self._incoming = {
+            # By a road with late messages they come in the order in which they are received, the first time too.
+            message: Incoming(road, deque() if road in late else awaited[road], channels, ages.get(message, 0))
+            for message, road in incoming.items()
+        }
         self._outgoing = {message: Outgoing(message, road, channels) for message, road in outgoing.items()}
+        self._late = [[self._incoming[m] for m, other in incoming.items() if other == road] for road in late]
+        self._ahead = [self._incoming[message] for message, road in incoming.items() if road not in late]
+        late = {road for message, road in outgoing.items() if ages.get(message)}
+        self._sent_ahead = [self._outgoing[message] for message, road in outgoing.items() if road not in late]
         self._is_known = False
         self._n_ahead = 1 if repeats else 0
         self._n_posted = 0
@@ -126,30 +151,44 @@ class Exchange:
     def receiver(self, message: Message) -> Callable[[], Packet | Gradient]:
         return self._incoming[message].receive
 
-    def begin(self) -> None:
-        """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too."""
-        if self._is_known:
-            self._post(1 + self._n_ahead)
+    def begin(self, ages: Collection[int]) -> None:
+        """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too.
 
-    def end(self) -> None:
-        """All messages of this time have been received, and all sends begun; by now all formats are known."""
-        self._n_posted -= self._is_known
-        self._is_known = True
-        self._post(self._n_ahead)
+        Args:
+            ages: how many steps ago the batches were that there are; 0 among them if there is one in this step.
+        """
+        if self._is_known and 0 in ages:
+            self._post(1 + self._n_ahead)
+        for road in self._late:
+            if all(incoming.is_known for incoming in road):
+                for incoming in road:
+                    if incoming.age in ages:
+                        incoming.post()
+
+    def end(self, ages: Collection[int]) -> None:
+        """All messages of this time have been received, and all sends begun; by now formats are known.
+
+        Args:
+            ages: see `begin`.
+        """
+        if 0 in ages:
+            self._n_posted -= self._is_known
+            self._is_known = True
+            self._post(self._n_ahead)
 
     def drain(self) -> None:
         """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
         for _ in range(self._n_posted):
-            for outgoing in self._outgoing.values():
+            for outgoing in self._sent_ahead:
                 outgoing.send_zeros()
-            for incoming in self._incoming.values():
+            for incoming in self._ahead:
                 incoming.receive()
             self._channels.flush()
         self._n_posted = 0
 
     def _post(self, n_times: int) -> None:
         for _ in range(self._n_posted, n_times):
-            for incoming in self._incoming.values():
+            for incoming in self._ahead:
                 incoming.post()
         self._n_posted = n_times
 
@@ -164,18 +203,25 @@ class Session:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._latest: Exchange | None = None
+        self._ages: Collection[int] = ()
 
-    def begin(self, exchange: Exchange) -> None:
-        """Makes ready for a program's messages; what was made ready for another one is drained."""
+    def begin(self, exchange: Exchange, ages: Collection[int]) -> None:
+        """Makes ready for a program's messages; what was made ready for another one is drained.
+
+        Args:
+            exchange: of the program.
+            ages: how many steps ago the batches were that there are.
+        """
         if exchange is not self._latest:
             self.drain()
             self._latest = exchange
-        exchange.begin()
+        exchange.begin(ages)
+        self._ages = ages
 
     def end(self) -> None:
         """The program that was begun has been carried out."""
         assert self._latest is not None
-        self._latest.end()
+        self._latest.end(self._ages)
         self._channels.next_step()
 
     def drain(self) -> None:
@@ -191,7 +237,7 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
     dependencies = Dependencies(schedule.workload, schedule.n_microbatches, placement)
     incoming: dict[Message, Road] = {}
     outgoing: dict[Message, Road] = {}
-    for i, kind, m, stream in schedule.actions[rank]:
+    for i, kind, m, stream, _ in schedule.actions[rank]:
         if kind is Kind.SEND_F:
             outgoing[Message(i, i + 1, m)] = Road(placement[i + 1], groups.up)
         elif kind is Kind.RECV_F:
@@ -200,10 +246,16 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
             outgoing[Message(i, i - 1, m, stream)] = Road(placement[i - 1], groups.down)
         elif kind is Kind.RECV_B:
             incoming[Message(i + 1, i, m, stream)] = Road(placement[i + 1], groups.down)
-    for sender, (i, kind, _, _) in schedule:
+    for sender, (i, kind, *_) in schedule:
         for j in dependencies.receivers(i) if kind is Kind.REDUCE_GRAD else ():
             if sender == rank:
                 outgoing[Message(i, j)] = Road(placement[j], groups.shared)
             elif placement[j] == rank:
                 incoming[Message(i, j)] = Road(sender, groups.shared)
     return incoming, outgoing
+
+
+def _arrival_ages(schedule: Schedule) -> dict[Message, int]:
+    """How many steps ago, where it is received, the batch of each message on its way down was."""
+    received = (action for _, action in schedule if action.kind is Kind.RECV_B and action.age)
+    return {Message(a.component + 1, a.component, a.microbatch, a.stream): a.age for a in received}
