@@ -95,7 +95,7 @@ class Comparer:
             runs=tuple(results.values()),
             profiles=profiles,
             estimates=estimates,
-            twins=find_twins(config.schemes, config.components),
+            twins=find_twins(config.schemes, config.components, n_microbatches=config.optimization.microbatches),
         )
         return comparison, problems
 

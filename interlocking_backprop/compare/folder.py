@@ -20,6 +20,7 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.compare.config import CompareConfig
+from interlocking_backprop.scheme.phases import files_in_phases
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
 
@@ -119,6 +120,9 @@ class ComparisonFolder:
 
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""
-        parts = {part.rpartition(":")[0] or part for scheme in self._config.schemes for part in scheme.split(",")}
-        names = sorted(part for part in parts if part.endswith(".csv"))
-        return {name: parse_scheme(name, self._config.components[0]).matrix.tolist() for name in names}
+        names = sorted({name for scheme in self._config.schemes for name in files_in_phases(scheme)})
+        found = {}
+        for name in names:
+            fields = parse_scheme(name, self._config.components[0]).to_fields()
+            found[name] = [fields["matrix"], fields["delayed"]] if "delayed" in fields else fields["matrix"]
+        return found

@@ -14,7 +14,7 @@ from interlocking_backprop.nets.flops import forward_flops
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
-from interlocking_backprop.scheme.coefficients import deep_supervision, e2e, local, pairwise
+from interlocking_backprop.scheme.coefficients import Scheme, deep_supervision, e2e, local, pairwise
 from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks import Task
@@ -130,12 +130,17 @@ def _phase(phases: Phases, n: int) -> str:
     others = (local(k), pairwise(k), e2e(k), deep_supervision(k))
     known = next((other.name for other in reversed(others) if other == scheme), scheme.name)
     same = f", which is {known} with {k} component{'s' * (k > 1)}" if known != scheme.name else ""
-    rows = " | ".join(map(_row, scheme.matrix.tolist()))
+    rows = " | ".join(_row(scheme, i) for i in range(k))
     return f"{until}{scheme.name}{same}; losses of the components: {rows}"
 
 
-def _row(row: Sequence[float]) -> str:
-    parts = [f"{j}" if c == 1 else f"{c:.3g} x {j}" for j, c in enumerate(row) if c]
+def _row(scheme: Scheme, i: int) -> str:
+    """The losses that train component i: ``0.5 x 1 + 0.5 x 3 (age 2)``."""
+    parts = []
+    for age in (0, *scheme.delayed):
+        late = f" (age {age})" if age else ""
+        row = scheme.coefficients(age)[i].tolist()
+        parts += [(f"{j}" if c == 1 else f"{c:.3g} x {j}") + late for j, c in enumerate(row) if c]
     return " + ".join(parts) or "none"
 
 

@@ -20,7 +20,6 @@ from interlocking_backprop.build import build_model
 from interlocking_backprop.data import batches
 from interlocking_backprop.engine.allocator import keep_freed_memory
 from interlocking_backprop.model import InterlockingBackpropModel
-from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.divergence import Diverged
@@ -71,7 +70,7 @@ class Trainer:
         if config.execution.threads:
             torch.set_num_threads(config.execution.threads)
         self.config = config
-        self.phases = Phases.parse(config.scheme, config.components)
+        self.phases = config.phases
         self.device = select_device(config.execution.device)
         for name in config.parallelism.devices:
             select_device(name, "--devices")
