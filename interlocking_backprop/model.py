@@ -265,16 +265,15 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
     def settle(self) -> None:
         """Carries out what is left of the batches under way, where the scheme delays credit; all ranks call this.
 
-        Nothing is updated, and no number depends on it: the gradients then wait for their updates as data, as part of
-        the components' training state. `training_state_dict` begins with it.
+        Nothing is updated, and no number depends on it: the gradients then wait for their updates as data, in the
+        components' training state. `training_state_dict` begins with it.
         """
         self._runtime.settle()
 
     def counters(self) -> dict[str, Any]:
-        """The step count and the seed, by which random numbers are keyed; and when the last credit under way is due."""
+        """The step count and the seed, by which random numbers are keyed, and when credit under way is due."""
         self._accumulation.check_complete()
-        counters: dict[str, Any] = {"n_steps": self._n_steps, "seed": self.seed}
-        return {**counters, "due": self._workloads.due} if max(self._workloads.due) >= self._n_steps else counters
+        return {"n_steps": self._n_steps, "seed": self.seed, **self._workloads.under_way(self._n_steps)}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Restores what `counters` returned."""
@@ -283,9 +282,9 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         self._workloads.due = list(counters.get("due", [-1] * len(self.components)))
 
     def training_state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed.
+        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, credit under way, counters.
 
-        Credit under way is part of it; for that all ranks call this.
+        All ranks call this.
 
         Raises:
             ValueError: between the batches of one update (``accumulate``), whose gradients it would not hold.

@@ -155,7 +155,8 @@ def test_a_component_without_credit_in_a_step_is_not_updated_in_it():
     before = [deepcopy(net.state_dict()) for net in nets]
     for n, (x, target) in enumerate(batches(3, 7)):
         model.training_step(x, target)
-        moved = [any(not torch.equal(net.state_dict()[k], v) for k, v in old.items()) for net, old in zip(nets, before)]
+        now = [net.state_dict() for net in nets]
+        moved = [any(not torch.equal(a[k], b[k]) for k in a) for a, b in zip(now, before, strict=True)]
         assert moved == [n >= 2, n >= 1, True]
 
 

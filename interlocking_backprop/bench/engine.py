@@ -90,7 +90,7 @@ def cases(
         for scheme in schemes:
             for m in microbatches:
                 found.append(Case(ENGINE, scheme, k, m))
-                if bare:
+                if bare and not found[-1].parsed.max_delay:  # it knows no batches of the past
                     found.append(Case(BARE, scheme, k, m))
                 if peers and scheme == "e2e":
                     found += [Case(peer, scheme, k, m) for peer in PEERS if peer != "torch 1F1B" or m >= k]

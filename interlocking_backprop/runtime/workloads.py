@@ -49,12 +49,14 @@ class Workloads:
         )
         return replace(workload, carried=carried) if carried else workload
 
+    def under_way(self, step: int) -> dict[str, list[int]]:
+        """What has to be saved of it before a step: nothing if no credit is under way."""
+        return {"due": self.due} if max(self.due) >= step else {}
+
     def note(self, workload: Workload, step: int) -> None:
         """Notes that a step has put credit under way."""
         if workload.max_delay:
-            self.due = [
-                max(due, step + max(workload.delays(i), default=0)) for i, due in enumerate(self.due)
-            ]
+            self.due = [max(due, step + max(workload.delays(i), default=0)) for i, due in enumerate(self.due)]
 
     def of(self, scheme: Scheme) -> Workload:
         """The workload of a training step with a scheme and with what is frozen now.

@@ -1,7 +1,7 @@
 """What an order keeps alive.
 
-The graphs of forward passes until their last use, weight gradients until their last update, and the weights that a graph
-was made with for as long as it outlives their update.
+The graphs of forward passes until their last use, weight gradients until their last update, and the weights that a
+graph was made with for as long as it outlives their update.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def peak_memory(actions: Sequence[Action], costs: Costs, workload: Workload) -> 
     most_graphs, most_bytes = 0, 0.0
     for step in range(n_steps):
         for action in actions:
-            i, kind, m, stream, age = action
+            i, kind, m, _, age = action
             batch = step - age
             if batch < 0:
                 continue

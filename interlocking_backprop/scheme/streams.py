@@ -2,8 +2,8 @@
 
 Component k wants the gradient of ``sum_j C[k, j] * loss_j``. Seen from the input of component i > k that is a linear
 combination of the losses from i on, with the row tail ``C[k, i:]`` as coefficients. Everything that the components
-below i want, at any age, is therefore spanned by their tails, and it suffices to send one gradient, a *stream*, for each
-vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
+below i want, at any age, is therefore spanned by their tails, and it suffices to send one gradient, a *stream*, for
+each vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
 streams than the rank of the tails cannot serve all of them: the number derived here is the least possible.
 
 The basis consists of tails themselves, so that nothing is scaled or added for the usual schemes:

@@ -1,4 +1,4 @@
-"""Delayed credit: several ranks, whose passes come late, compute what one device does that keeps gradients in a queue."""
+"""Delayed credit: ranks, whose passes come late, compute what one device does that keeps gradients in a queue."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ def test_credit_under_way_is_part_of_the_training_state():
         resumed, uninterrupted = model_of(scheme, 2), model_of(scheme, 2)
         parts = [results[n] for results in saved]
         resumed.load_state_dict({key: value for part in parts for key, value in part["model"].items()})
-        components = [next(filter(None, states)) for states in zip(*(p["training"]["components"] for p in parts))]
+        saved_parts = [part["training"]["components"] for part in parts]
+        components = [next(filter(None, states)) for states in zip(*saved_parts, strict=True)]
         assert any("credit" in state for state in components)
         resumed.load_training_state_dict({**parts[0]["training"], "components": components})
         for step, (x, target) in enumerate(batches()):
