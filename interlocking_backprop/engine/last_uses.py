@@ -16,7 +16,7 @@ def last_uses_of(actions: Sequence[Action], work: Sequence[ComponentWork]) -> di
     last: dict[Action, list[int]] = {}
     used: set[tuple[int, int | None, int]] = set()
     # The passes of a batch, as they follow one another over the steps.
-    for action in reversed(sorted(actions, key=lambda action: action.age)):
+    for action in sorted(actions, key=lambda action: action.age)[::-1]:
         if action.kind in PASSES:
             i, m = action.component, action.microbatch
             source = pass_of(action, work[i]).source

@@ -40,7 +40,7 @@ class State:
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
         streams: for each place those at its input, by index.
-        weight_gradients: by component and index, of main nets; those that are not complete yet, where credit is delayed.
+        weight_gradients: of main nets, by component and index, where they are not complete yet and credit is delayed.
         past_weights: by component those that its graphs were made with, where these outlive an update.
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
