@@ -178,3 +178,25 @@ def test_what_does_not_go_with_delay_is_refused(options, word):
     nets, heads = mlp_components(3)
     with pytest.raises(ValueError, match=f"e2e~1.*{word}"):
         ib.build_model(nets, heads, ib.e2e(3).delay(1), sgd, F.mse_loss, **options)
+
+
+def test_a_change_in_place_of_what_the_backward_pass_needs_is_an_error_there_too():
+    class Wrong(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 5).double()
+
+        def forward(self, x):
+            y = torch.tanh(self.layer(x))
+            z = y * 2
+            y.add_(1)
+            return z
+
+    nets, heads = mlp_components(3)
+    nets[1] = Wrong()
+    model = ib.build_model(nets, heads, ib.e2e(3).delay([2, 1, 0]), sgd, F.mse_loss)
+    model.enable_model_parallel(["cpu"] * 3)
+    assert any(action.age and action.component == 1 for _, action in model.schedule)
+    with pytest.raises(RuntimeError, match="inplace"):
+        for x, target in batches(3, 7):
+            model.training_step(x, target)

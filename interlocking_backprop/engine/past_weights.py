@@ -32,7 +32,7 @@ class PastWeights:
         What would be saved as a parameter, or as a view of one, is saved as the memory that it has now, for which
         autograd does not notice that the parameter goes on.
         """
-        return saved_tensors_hooks(self._kept, _as_it_is)
+        return saved_tensors_hooks(self._kept, _unchanged)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -48,8 +48,10 @@ class PastWeights:
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.data = value
 
-    def _kept(self, tensor: Tensor) -> Tensor:
-        return tensor.data if _address(tensor) in self._memory else tensor
+    def _kept(self, tensor: Tensor) -> tuple[Tensor, int]:
+        # Not the tensor itself: it would refer to the graph that refers to it.
+        kept = tensor.data if _address(tensor) in self._memory else tensor.detach()
+        return kept, kept._version
 
 
 def move(parameters: Sequence[Parameter]) -> None:
@@ -62,5 +64,12 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
+def _unchanged(kept: tuple[Tensor, int]) -> Tensor:
+    """What was saved. Autograd looks for changes in place only where there are no hooks, so it is done here."""
+    tensor, version = kept
+    if tensor._version != version:
+        raise RuntimeError(
+            f"a tensor of shape {tuple(tensor.shape)} that the backward pass needs has been modified by an inplace "
+            "operation after the forward pass saved it; make that operation out of place, e.g. ReLU(inplace=False)."
+        )
     return tensor
