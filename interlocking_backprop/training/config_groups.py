@@ -119,19 +119,23 @@ class Optimization(Checked):
     """Parts into which each batch is cut."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the forward pass and the losses."""
-    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
-    """SGD with momentum, or AdamW; auto takes SGD for ResNets and AdamW for Transformers."""
+    optimizer: Literal["auto", "sgd", "adamw", "muon"] = "auto"
+    """SGD with momentum, AdamW, or Muon for the matrices inside a Transformer and AdamW for all its other weights.
+    auto takes SGD for ResNets and AdamW for Transformers."""
     lr: Annotated[float | None, POSITIVE] = None
-    """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW."""
+    """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW, 0.02 with Muon."""
+    adamw_lr: Annotated[float | None, POSITIVE] = None
+    """Peak learning rate of the AdamW that stands beside Muon (embeddings, norms, biases, heads); by default 0.001."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Takes Nesterov's momentum for SGD."""
     weight_decay: Annotated[float | None, NOT_NEGATIVE] = None
-    """Weight decay; by default 0.0005 with SGD, 0.1 with AdamW. Biases and normalisation weights have none."""
+    """Weight decay; by default 0.0005 with SGD, 0.1 with AdamW and Muon. Biases and normalisation weights have none."""
     aux_lr_factor: Annotated[float | None, POSITIVE] = None
     """Multiplies the learning rate of the auxiliary heads.
-    The default is 1 with SGD; under AdamW heads need more than the rest: 5, and 30 for those of a Transformer."""
+    The default is 1 with SGD; under AdamW (and beside Muon, where theirs is AdamW) heads need more than the rest:
+    5, and 30 for those of a Transformer."""
     head_lr_factor: Annotated[float, POSITIVE] = 1.0
     """Multiplies the learning rate of the network's own head, its last layer, for comparisons on equal terms."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"

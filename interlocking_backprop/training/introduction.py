@@ -152,8 +152,10 @@ def _schedule(schedule: Schedule) -> str:
 def _training(config: TrainConfig, n_steps: int, steps_per_epoch: int) -> str:
     o = config.optimization
     n_epochs = -(-n_steps // steps_per_epoch)
-    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g} ({o.lr_schedule})"
+    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g}"
+    if config.optimizer_name == "muon":
+        lr += f", adamw beside it with {config.of_optimizer('adamw_lr'):g}"
     length = (
         f"{n_steps:,} step{'s' * (n_steps > 1)} of {o.batch_size} samples in {n_epochs} epoch{'s' * (n_epochs > 1)}"
     )
-    return f"{length}; {lr}; seed {config.seed}"
+    return f"{length}; {lr} ({o.lr_schedule}); seed {config.seed}"

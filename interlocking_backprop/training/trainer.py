@@ -89,7 +89,7 @@ class Trainer:
             self.task.main_nets,
             self.task.aux_nets,
             self.phases.at(0),
-            OptimizerOf(config, self.task.own_head),
+            OptimizerOf(config, self.task.main_nets, self.task.own_head),
             self.task.loss_function,
             self.scheduler,
             n_microbatches=optimization.microbatches,
