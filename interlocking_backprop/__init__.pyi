@@ -18,6 +18,7 @@ from .schedule.action import Action as Action
 from .schedule.costs import ComponentCosts as ComponentCosts
 from .schedule.costs import Costs as Costs
 from .schedule.draw import draw as draw
+from .schedule.least_delays import least_delays as least_delays
 from .schedule.list_scheduling import list_schedule as list_schedule
 from .schedule.order import depth_first as depth_first
 from .schedule.placement import balanced_placement as balanced_placement
