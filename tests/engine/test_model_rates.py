@@ -32,8 +32,8 @@ def test_factors_hold_from_then_on_and_take_one_anothers_place(name):
     model = built(with_role, SCHEDULES[name])
     plain = plain_rates(SCHEDULES[name])
     for step in range(11):
-        factors = [1.0, 1.0] if step < 3 else [0.5, 0.25] if step < 7 else [1.0, 0.1]
-        if step in (3, 7):
+        factors = [1.0, 1.0] if step < 2 else [0.5, 0.25] if step < 7 else [1.0, 0.1]
+        if step in (2, 7):
             model.scale_learning_rates(factors)
         assert rates(model) == pytest.approx([factors[0] * plain[step], plain[step], factors[1] * plain[step]])
         with warnings.catch_warnings():
