@@ -6,6 +6,8 @@ A field belongs to a group, but its name is unique in all of them: flags and con
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import re
 import reprlib
@@ -18,7 +20,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.fields import LARGEST, Checked, at_least, flag
 from interlocking_backprop.common.json_files import read_json
+from interlocking_backprop.schedule.least_delays import least_delays
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.delay_factors import delay_factors
+from interlocking_backprop.scheme.expressions import LeastDelays
+from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training import config_groups as groups
+
+_LONGEST = 100
 
 _Self = TypeVar("_Self", bound="SharedConfig")
 
@@ -98,6 +107,11 @@ class SharedConfig(Checked):
             return self.optimization.optimizer
         return "adamw" if self.network.model == "transformer" else "sgd"
 
+    @property
+    def least_delays(self) -> LeastDelays:
+        """What ``~`` without a number stands for in a scheme, with so many micro-batches."""
+        return functools.partial(least_delays, n_microbatches=self.optimization.microbatches)
+
     def of_optimizer(self, name: Literal["lr", "adamw_lr", "weight_decay", "aux_lr_factor"]) -> float:
         """A value that depends on the optimizer where it is not given; there is an ``adamw_lr`` with Muon alone."""
         value = getattr(self.optimization, name)
@@ -114,7 +128,8 @@ class TrainConfig(SharedConfig):
 
     scheme: str = "e2e"
     """Which loss trains which component: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
-    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix, a .json file ages.
+    Late credit: e2e~1, e2e~ (least delays for --microbatches), pipedream, pipedream-2bw; 0.5*pairwise+0.5*e2e~.
     Several, each until an epoch: local:10,3wise:18,e2e."""
     components: Annotated[int, at_least(1, 1000)] = 4
     """Into how many components the network is cut, balanced by cost."""
@@ -137,11 +152,37 @@ class TrainConfig(SharedConfig):
         return self.components if self.network.blocks_per_component == "auto" else self.network.blocks_per_component
 
     @property
+    def phases(self) -> Phases:
+        """The schemes that are followed, each until an epoch.
+
+        Raises:
+            ValueError: if a scheme is not known.
+        """
+        return Phases.parse(self.scheme, self.components, self.least_delays)
+
+    def resolved(self) -> TrainConfig:
+        """The same with the delays that ``~`` stands for as numbers, so that what is saved depends on no formula.
+
+        Raises:
+            ValueError: if a scheme is not known.
+        """
+        if "~" not in self.scheme:
+            return self
+        return self.replace(scheme=resolve_phases(self.scheme, self.components, self.least_delays))
+
+    def rate_factors(self, scheme: Scheme) -> tuple[float, ...]:
+        """By what the learning rates of the components are multiplied while a scheme is followed."""
+        return delay_factors(scheme, self.optimization.delay_lr_power)
+
+    @property
     def run_folder(self) -> Path:
         """Where the run goes."""
         if self.output.out is not None:
             return self.output.out
-        words = (self.data_name, self.network.model, self.scheme, f"k{self.components}", f"s{self.seed}")
+        scheme = self.scheme
+        if len(scheme) > _LONGEST:  # delays of many components are no name for a folder
+            scheme = f"{scheme[:_LONGEST]}-{hashlib.blake2b(scheme.encode(), digest_size=3).hexdigest()}"
+        words = (self.data_name, self.network.model, scheme, f"k{self.components}", f"s{self.seed}")
         return Path("runs") / re.sub(r"[^\w.-]+", "_", "-".join(words))
 
     def save(self, path: Path) -> None:

@@ -16,6 +16,7 @@ _BETWEEN_0_AND_1 = Expected("a number between 0 and 1", lambda value: 0 < value 
 _PIXELS = Expected("a positive number of pixels, at most 10000", lambda value: 1 <= value <= 10_000)
 _ASCENDING = Expected("ascending epochs", lambda value: bool(value) and list(value) == sorted(value) and value[0] >= 1)
 _BELOW_1 = Expected("a number above 0 and below 1", lambda value: 0 < value < 1)
+_POWER = Expected("a number from 0 to 10", lambda value: 0 <= value <= 10)
 _SECONDS = Expected("a positive number of seconds, at most 1e9", lambda value: 0 < value <= 1e9)
 _N_TOKENS = range(258, 1_000_001)
 _VOCABULARY = Expected(
@@ -138,6 +139,9 @@ class Optimization(Checked):
     5, and 30 for those of a Transformer."""
     head_lr_factor: Annotated[float, POSITIVE] = 1.0
     """Multiplies the learning rate of the network's own head, its last layer, for comparisons on equal terms."""
+    delay_lr_power: Annotated[float, _POWER] = 0.5
+    """Where a scheme has ages, component i learns at lr / (1 + D)^p: D is its greatest age, this is p; 0 for lr alike.
+    The auxiliary heads, which follow their own losses without delay, are left out."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"
     """Course of the learning rate after the warm-up: to zero like a cosine, or constant.
     multistep multiplies it by gamma at the milestones, plateau when the validation score no longer improves."""

@@ -14,7 +14,6 @@ from typing import Any
 from interlocking_backprop.common.fields import flag
 from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.nets.grammar import parse_architecture, parse_aux_net, parse_block_counts
-from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training import config_groups as groups
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.presets import resnet_of
@@ -124,17 +123,24 @@ def _check_data(config: TrainConfig) -> None:
 
 def _check_epochs(config: TrainConfig) -> None:
     """What is to happen at an epoch happens in the course of the run."""
-    phases, optimization = Phases.parse(config.scheme, config.components), config.optimization
+    phases, optimization = config.phases, config.optimization
     for phase in phases:
         if phase.end is not None and phase.end >= optimization.epochs:
             raise ValueError(
                 f"scheme {config.scheme!r} changes at epoch {phase.end}, but the run ends at epoch "
                 f"{optimization.epochs} and never comes to what follows; give more --epochs, or leave that out."
             )
-        if not phase.scheme.matrix.any():
+        if not phase.scheme.uses.any():
             raise ValueError(
                 f"scheme {config.scheme!r} trains nothing: all coefficients of {phase.scheme.name} are 0; expected one "
                 "at least that is not."
+            )
+        factors = config.rate_factors(phase.scheme)
+        if config.transformer.tied and factors[0] != factors[-1]:
+            raise ValueError(
+                f"--delay-lr-power is {optimization.delay_lr_power:g}, with which scheme {phase.scheme.name!r} gives "
+                "the embedding and the head, one weight with --tied, different learning rates; give --delay-lr-power "
+                "0, or leave out --tied."
             )
     if optimization.lr_schedule == "multistep":
         fits = optimization.milestones[0] < optimization.epochs
