@@ -11,9 +11,12 @@ report.html …        the report
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
@@ -28,6 +31,8 @@ _FREE = RESUMABLE_FIELDS.union(
     ("schemes", "components", "seeds", "jobs", "retry_failed"),
     ("profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency"),
 )
+
+_FILE = re.compile(r"[^+*~()]+\.(?:csv|json)(?=[+*~()\s]|$)")
 
 
 class ComparisonFolder:
@@ -98,8 +103,34 @@ class ComparisonFolder:
         """Writes down what the comparison is."""
         before = self.read("comparison.json") or {"matrices": {}}
         matrices = before["matrices"] | self._matrices()
-        content = {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
+        content = before | {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
         write_text(self.path / "comparison.json", json.dumps(content, indent=1) + "\n")
+
+    def resolved(self, scheme: str, k: int) -> str:
+        """A scheme for K components with delays as numbers: those with which the comparison was begun."""
+        saved = self._delays().get(scheme, {}).get(str(k))
+        return self._config.resolved(scheme, k) if saved is None else str(saved)
+
+    def delays(self) -> list[str]:
+        """The schemes whose delays follow from the number of micro-batches, as lines that say what they are."""
+        pairs = itertools.product(self._config.schemes, self._config.components)
+        found = {(scheme, k): self.resolved(scheme, k) for scheme, k in pairs}
+        return [f"{scheme} with K = {k} is {text}" for (scheme, k), text in found.items() if text != scheme]
+
+    def keep_delays(self) -> list[str]:
+        """Writes down the delays of all schemes, for starts to come; returns what `delays` does."""
+        content = self.read("comparison.json")
+        assert content is not None
+        kept = self._delays()
+        for scheme, k in itertools.product(self._config.schemes, self._config.components):
+            if (text := self.resolved(scheme, k)) != scheme:
+                kept.setdefault(scheme, {})[str(k)] = text
+        if kept != content.get("delays", {}):
+            write_text(self.path / "comparison.json", json.dumps(content | {"delays": kept}, indent=1) + "\n")
+        return self.delays()
+
+    def _delays(self) -> dict[str, dict[str, str]]:
+        return dict((self.read("comparison.json") or {}).get("delays", {}))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """An object in a JSON file of the folder; None if there is none.
@@ -120,5 +151,6 @@ class ComparisonFolder:
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""
         parts = {part.rpartition(":")[0] or part for scheme in self._config.schemes for part in scheme.split(",")}
-        names = sorted(part for part in parts if part.endswith(".csv"))
-        return {name: parse_scheme(name, self._config.components[0]).matrix.tolist() for name in names}
+        files = {name.strip() for part in parts for name in ([part] if Path(part).is_file() else _FILE.findall(part))}
+        schemes = {name: parse_scheme(name, self._config.components[0]) for name in sorted(files)}
+        return {name: s.to_fields() if s.delayed else s.matrix.tolist() for name, s in schemes.items()}
