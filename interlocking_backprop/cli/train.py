@@ -62,7 +62,7 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
     default = None if known.config is None else load_config(known.config)
     if run.resume and run.out is not None and default is None:
         default = RunFolder(run.out).config()
-    config = parse(TrainConfig, flags, "ibp train [--config FILE]", default).resolved()
+    config = parse(TrainConfig, flags, "ibp train [--config FILE]", default)
     if config.output.resume and default is None:
-        return parse(TrainConfig, flags, "ibp train", RunFolder(config.run_folder).config()).resolved()
+        return parse(TrainConfig, flags, "ibp train", RunFolder(config.run_folder).config())
     return config

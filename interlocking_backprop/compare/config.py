@@ -56,8 +56,8 @@ class CompareConfig(SharedConfig):
 
     schemes: _Words = ("e2e", "local", "pairwise", "3wise", "pairwise-sum", "3wise-sum", "deep-supervision")
     """Schemes, between commas or spaces: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
-    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix, a .json file ages.
-    Late credit: e2e~1, e2e~ (least delays for --microbatches), pipedream, pipedream-2bw; 0.5*pairwise+0.5*e2e~.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv or .json file has matrices.
+    e2e~2, e2e~2.1.1.0 and e2e~ are late, 0.5*pairwise+0.5*e2e~ is a sum, and pipedream and pipedream-2bw are baselines.
     A word with a colon is one scheme that changes over the epochs, and its commas are its own.
     --schemes e2e,local local:10,e2e compares e2e, local, and local for 10 epochs followed by e2e."""
     components: _Ints = (4,)
@@ -116,7 +116,7 @@ class CompareConfig(SharedConfig):
 
     def resolved(self, scheme: str, k: int) -> str:
         """A scheme for K components with the delays that ``~`` stands for as numbers."""
-        return resolve_phases(scheme, k, self.least_delays) if "~" in scheme else scheme
+        return resolve_phases(scheme, k, self.least_delays)
 
     @property
     def tunes(self) -> bool:

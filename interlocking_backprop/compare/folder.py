@@ -13,16 +13,15 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.compare.config import CompareConfig
+from interlocking_backprop.scheme.phases import files_in_phases
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
 
@@ -31,8 +30,6 @@ _FREE = RESUMABLE_FIELDS.union(
     ("schemes", "components", "seeds", "jobs", "retry_failed"),
     ("profile_steps", "pipeline_microbatches", "link_bandwidth", "link_latency"),
 )
-
-_FILE = re.compile(r"[^+*~()]+\.(?:csv|json)(?=[+*~()\s]|$)")
 
 
 class ComparisonFolder:
@@ -150,7 +147,9 @@ class ComparisonFolder:
 
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""
-        parts = {part.rpartition(":")[0] or part for scheme in self._config.schemes for part in scheme.split(",")}
-        files = {name.strip() for part in parts for name in ([part] if Path(part).is_file() else _FILE.findall(part))}
-        schemes = {name: parse_scheme(name, self._config.components[0]) for name in sorted(files)}
-        return {name: s.to_fields() if s.delayed else s.matrix.tolist() for name, s in schemes.items()}
+        names = sorted({name for scheme in self._config.schemes for name in files_in_phases(scheme)})
+        found = {}
+        for name in names:
+            fields = parse_scheme(name, self._config.components[0]).to_fields()
+            found[name] = [fields["matrix"], fields["delayed"]] if "delayed" in fields else fields["matrix"]
+        return found

@@ -11,7 +11,6 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
-from interlocking_backprop.scheme.phases import Phases
 
 Key = tuple[str, int]
 """A scheme and a number of components."""
@@ -75,7 +74,7 @@ def choose(
 def _trials(config: CompareConfig, scheme: str, k: int, threads: int, resolved: str) -> list[Run]:
     root = config.out.absolute()
     base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
-    has_heads = any(phase.uses[:, :-1].any() for phase in Phases.parse(resolved, k).schemes)
+    has_heads = any(phase.uses[:, :-1].any() for phase in base.phases.schemes)
     lrs = config.tune_lr or [base.of_optimizer("lr")]
     # Without heads the trials would be the same.
     factors = (has_heads and config.tune_aux_lr_factor) or [base.of_optimizer("aux_lr_factor")]

@@ -211,7 +211,7 @@ class Scheme:
 
     def _repr_html_(self) -> str:
         """A picture for notebooks."""
-        return matrix_picture(self._matrix, self.name)
+        return matrix_picture(self._by_age, self.name)
 
 
 def _rows(matrix: npt.NDArray[np.float64]) -> str:

@@ -49,6 +49,11 @@ def delays_text(delays: Sequence[int]) -> str:
     return str(delays[0]) if len(set(delays)) == 1 else ".".join(map(str, delays))
 
 
+def parts_of(text: str) -> list[str]:
+    """The names in the text of a scheme; and the numbers in it, which are no names of schemes."""
+    return [name.strip() for name in _PART.findall(text)]
+
+
 def _in_parentheses(name: str, operators: str) -> str:
     """The name, in parentheses if one of the operators stands outside of such."""
     depth = 0
@@ -144,10 +149,11 @@ class Expression:
 
     def _named(self) -> Scheme:
         match = _PART.match(self._text, self._at)
-        if match is None or not match[0].strip():
+        if self._text and (match is None or not match[0].strip()):
             self._fail(f"a scheme is missing {self._place()}; expected forms such as e2e~2 and 0.5*pairwise+0.5*e2e~2")
-        self._at = match.end()
-        return self._part(match[0].strip())
+        name = match[0] if match else ""
+        self._at += len(name)
+        return self._part(name.strip())
 
     def _next(self) -> str:
         """The next character that is no space."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.expressions import LeastDelays
-from interlocking_backprop.scheme.text import parse_scheme, resolve
+from interlocking_backprop.scheme.text import files_in, parse_scheme, resolve
 
 _EXPECTED = "expected every scheme but the last to name the epoch at which it ends, e.g. local:10,3wise:18,e2e."
 
@@ -59,8 +59,17 @@ def resolve_phases(text: str, n_components: int, least_delays: LeastDelays) -> s
     What it returns is the same phases whatever the number of micro-batches, and the text itself if no ``~`` is without
     numbers.
     """
-    parts = [(resolve(scheme, n_components, least_delays), end) for scheme, end in _split(text)]
-    return ",".join(scheme if end is None else f"{scheme}:{end}" for scheme, end in parts)
+    parts = list(_split(text))
+    resolved = [resolve(scheme, n_components, least_delays) for scheme, _ in parts]
+    if all(scheme == before.strip() for scheme, (before, _) in zip(resolved, parts, strict=True)):
+        return text
+    ends = ["" if end is None else f":{end}" for _, end in parts]
+    return ",".join(scheme + end for scheme, end in zip(resolved, ends, strict=True))
+
+
+def files_in_phases(text: str) -> list[str]:
+    """The names of the files that the schemes of the phases are read from."""
+    return [name for scheme, _ in _split(text) for name in files_in(scheme)]
 
 
 def _split(text: str) -> Iterator[tuple[str, int | None]]:

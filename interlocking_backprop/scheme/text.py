@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 from interlocking_backprop.scheme.coefficients import Scheme, decaying, deep_supervision, e2e, nwise
-from interlocking_backprop.scheme.expressions import Expression, LeastDelays
+from interlocking_backprop.scheme.expressions import Expression, LeastDelays, parts_of
 from interlocking_backprop.scheme.files import SUFFIXES, read_scheme
 
 SCHEME_FORMS = (
     "e2e, local, pairwise, 3wise (any N), with -sum, -mean or -decay0.5 (any number) behind it (pairwise-sum, "
-    "3wise-mean, 3wise-decay0.5), deep-supervision, decay0.5, pipedream, pipedream-2bw, a .csv file with the matrix or "
-    "a .json file with those of several ages; each of them late (e2e~1, e2e~2.1.1.0, e2e~), and their sums and "
-    "multiples (0.5*pairwise+0.5*e2e~1)"
+    "3wise-decay0.5), deep-supervision, decay0.5, pipedream, pipedream-2bw, a .csv or .json file; late (e2e~1, e2e~), "
+    "or a sum (0.5*pairwise+0.5*e2e~1)"
 )
 _DECAY = r"decay(?P<decay>[0-9]*\.?[0-9]+(?:e-?[0-9]+)?)"
 _WINDOW = re.compile(
@@ -45,6 +44,13 @@ def resolve(text: str, n_components: int, least_delays: LeastDelays) -> str:
     The arguments and errors are those of `parse_scheme`.
     """
     return text.strip() if _is_file(text) else _expression(text, n_components, least_delays).resolved
+
+
+def files_in(text: str) -> list[str]:
+    """The names of the files that the text of a scheme names."""
+    if _is_file(text):
+        return [text.strip()]
+    return [name for name in parts_of(text) if name.endswith(SUFFIXES)]
 
 
 def _is_file(text: str) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 import reprlib
@@ -26,8 +25,6 @@ from interlocking_backprop.scheme.delay_factors import delay_factors
 from interlocking_backprop.scheme.expressions import LeastDelays
 from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training import config_groups as groups
-
-_LONGEST = 100
 
 _Self = TypeVar("_Self", bound="SharedConfig")
 
@@ -101,16 +98,16 @@ class SharedConfig(Checked):
         return "stdlib" if self.network.model == "transformer" else "digits"
 
     @property
+    def least_delays(self) -> LeastDelays:
+        """What ``~`` without a number stands for with so many micro-batches: all components count as equal."""
+        return functools.partial(least_delays, n_microbatches=self.optimization.microbatches)
+
+    @property
     def optimizer_name(self) -> Literal["sgd", "adamw", "muon"]:
         """The optimizer, "auto" being resolved."""
         if self.optimization.optimizer != "auto":
             return self.optimization.optimizer
         return "adamw" if self.network.model == "transformer" else "sgd"
-
-    @property
-    def least_delays(self) -> LeastDelays:
-        """What ``~`` without a number stands for in a scheme, with so many micro-batches."""
-        return functools.partial(least_delays, n_microbatches=self.optimization.microbatches)
 
     def of_optimizer(self, name: Literal["lr", "adamw_lr", "weight_decay", "aux_lr_factor"]) -> float:
         """A value that depends on the optimizer where it is not given; there is an ``adamw_lr`` with Muon alone."""
@@ -128,8 +125,9 @@ class TrainConfig(SharedConfig):
 
     scheme: str = "e2e"
     """Which loss trains which component: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
-    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix, a .json file ages.
-    Late credit: e2e~1, e2e~ (least delays for --microbatches), pipedream, pipedream-2bw; 0.5*pairwise+0.5*e2e~.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv or .json file has matrices.
+    e2e~2 is late by two steps, e2e~2.1.1.0 by so many for each component, e2e~ by the least that keeps a device per
+    component busy with --microbatches, pipedream and pipedream-2bw by theirs; 0.5*pairwise+0.5*e2e~ is a sum.
     Several, each until an epoch: local:10,3wise:18,e2e."""
     components: Annotated[int, at_least(1, 1000)] = 4
     """Into how many components the network is cut, balanced by cost."""
@@ -153,22 +151,17 @@ class TrainConfig(SharedConfig):
 
     @property
     def phases(self) -> Phases:
-        """The schemes that are followed, each until an epoch.
+        """The schemes, and until when each holds.
 
         Raises:
-            ValueError: if a scheme is not known.
+            ValueError: if one is not known, or not one for so many components.
         """
         return Phases.parse(self.scheme, self.components, self.least_delays)
 
-    def resolved(self) -> TrainConfig:
-        """The same with the delays that ``~`` stands for as numbers, so that what is saved depends on no formula.
-
-        Raises:
-            ValueError: if a scheme is not known.
-        """
-        if "~" not in self.scheme:
-            return self
-        return self.replace(scheme=resolve_phases(self.scheme, self.components, self.least_delays))
+    @property
+    def resolved_scheme(self) -> str:
+        """The text of the scheme with its least delays written out, which a run's configuration keeps."""
+        return resolve_phases(self.scheme, self.components, self.least_delays)
 
     def rate_factors(self, scheme: Scheme) -> tuple[float, ...]:
         """By what the learning rates of the components are multiplied while a scheme is followed."""
@@ -179,16 +172,14 @@ class TrainConfig(SharedConfig):
         """Where the run goes."""
         if self.output.out is not None:
             return self.output.out
-        scheme = self.scheme
-        if len(scheme) > _LONGEST:  # delays of many components are no name for a folder
-            scheme = f"{scheme[:_LONGEST]}-{hashlib.blake2b(scheme.encode(), digest_size=3).hexdigest()}"
-        words = (self.data_name, self.network.model, scheme, f"k{self.components}", f"s{self.seed}")
+        words = (self.data_name, self.network.model, self.scheme, f"k{self.components}", f"s{self.seed}")
         return Path("runs") / re.sub(r"[^\w.-]+", "_", "-".join(words))
 
     def save(self, path: Path) -> None:
         """Writes the configuration as JSON, which ``--config`` reads."""
         # Whoever goes on with the run, or repeats it, does not want another trace.
         values = {name: value for name, value in self.flat().items() if name != "profile"}
+        values["scheme"] = self.resolved_scheme
         write_text(path, json.dumps(values, indent=2, default=str) + "\n")
 
 

@@ -136,13 +136,12 @@ def _phase(phases: Phases, n: int) -> str:
 
 
 def _row(scheme: Scheme, i: int) -> str:
-    """The losses that train component i; behind ~ by how many steps each is late."""
-    parts = [
-        (f"{j}" if c == 1 else f"{c:.3g} x {j}") + f"~{age}" * (age > 0)
-        for age in (0, *scheme.delayed)
-        for j, c in enumerate(scheme.coefficients(age)[i])
-        if c
-    ]
+    """The losses that train component i: ``0.5 x 1 + 0.5 x 3 (age 2)``."""
+    parts = []
+    for age in (0, *scheme.delayed):
+        late = f" (age {age})" if age else ""
+        row = scheme.coefficients(age)[i].tolist()
+        parts += [(f"{j}" if c == 1 else f"{c:.3g} x {j}") + late for j, c in enumerate(row) if c]
     return " + ".join(parts) or "none"
 
 

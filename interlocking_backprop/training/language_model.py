@@ -52,8 +52,7 @@ def language_model(run: str | Path, checkpoint: Which = "best", device: torch.de
         raise ValueError(f"{run} holds no {checkpoint} checkpoint; the run has not come to its first one.")
     tokenizer = _tokenizer(folder.path / TOKENIZER_FILE)
     main_nets, heads = transformer_of(config, tokenizer.vocabulary_size)
-    schemes = config.phases.schemes
-    aux_nets = needed_heads(heads, schemes, keep_all=network.heads == "all")
+    aux_nets = needed_heads(heads, config.phases.schemes, keep_all=network.heads == "all")
     # A model wants a scheme and optimizers; neither is used.
     model = build_model(main_nets, aux_nets, e2e(len(main_nets)), torch.optim.SGD, TokenLoss())
     model.to(device)

@@ -68,7 +68,6 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        config = config.resolved()
         optimization = config.optimization
         if config.execution.threads:
             torch.set_num_threads(config.execution.threads)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+import interlocking_backprop as ib
 from interlocking_backprop.cli.compare import read_config
 from interlocking_backprop.cli.main import main
 from interlocking_backprop.compare.config import CompareConfig
@@ -115,6 +116,17 @@ def test_a_changed_matrix_is_rejected(tmp_path, capsys):
     ComparisonFolder(config).check_settings()
     path.write_text("0,1\n0,1\n")
     with pytest.raises(ValueError, match=r"mine\.csv has changed since the comparison"):
+        ComparisonFolder(config).check_settings()
+
+
+def test_a_changed_age_of_a_file_in_a_sum_is_rejected(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(ib.local(2).delay(1).to_json())
+    config = read_config(["--schemes", f"0.5*{path}~1+e2e:1,e2e", "--components", "2", "--out", str(tmp_path / "out")])
+    ComparisonFolder(config).begin({"components": [2], "metric": "accuracy", "maximize": True, "n_steps": 1})
+    ComparisonFolder(config).check_settings()
+    path.write_text(ib.local(2).delay(2).to_json())
+    with pytest.raises(ValueError, match=r"mine\.json has changed since the comparison"):
         ComparisonFolder(config).check_settings()
 
 

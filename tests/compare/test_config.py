@@ -52,7 +52,10 @@ def test_the_grid(tmp_path):
 
 def test_different_schemes_have_different_folders():
     assert slug("3wise-sum") == "3wise-sum"
-    assert len({slug(text) for text in ("a/b.csv", "a_b.csv", "a:b.csv", "local:1,e2e", "local:1_e2e")}) == 5
+    assert (
+        len({slug(text) for text in ("a/b.csv", "a_b.csv", "a:b.csv", "local:1,e2e", "local:1_e2e", "e2e~", "e2e*")})
+        == 7
+    )
 
 
 @pytest.mark.parametrize(

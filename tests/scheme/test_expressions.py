@@ -59,6 +59,7 @@ def test_phases_are_resolved():
     resolved = resolve_phases(text, 4, LEAST)
     assert resolved == "local:2,0.5*pairwise+0.5*e2e~1.1.1.0:5,e2e~1.1.1.0"
     assert Phases.parse(resolved, 4) == Phases.parse(text, 4, LEAST)
+    assert resolve_phases(" local:2 , e2e~1", 4, LEAST) == " local:2 , e2e~1"
     assert Phases.parse("e2e:1,e2e~1", 4).at(1) == ib.e2e(4).delay(1)
 
 
@@ -69,7 +70,7 @@ def test_phases_are_resolved():
         ("~1", "a scheme is missing before '~1'"),
         ("e2e+", "a scheme is missing at the end"),
         ("2*", "a scheme is missing at the end"),
-        ("", "a scheme is missing at the end"),
+        ("", "scheme '' is not known; expected"),
         ("e2e~-1", "after ~ there is '-1'; expected a whole number"),
         ("e2e~1.5.", "after ~ there is '.'"),
         ("e2e~1e2", "after ~ there is 'e2'"),
