@@ -35,6 +35,7 @@ from .scheme.coefficients import e2e as e2e
 from .scheme.coefficients import local as local
 from .scheme.coefficients import nwise as nwise
 from .scheme.coefficients import pairwise as pairwise
+from .scheme.delay_factors import delay_factors as delay_factors
 from .scheme.streams import Workload as Workload
 from .scheme.text import parse_scheme as parse_scheme
 from .text.generation import generate as generate

@@ -16,6 +16,7 @@ from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.loss_future import LossFuture
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
+from interlocking_backprop.engine.model_rates import Rated
 from interlocking_backprop.engine.oversights import Watchful
 from interlocking_backprop.engine.state import Visit
 from interlocking_backprop.engine.ties import Tie
@@ -35,7 +36,7 @@ from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.process_groups import has_ranks
 
 
-class InterlockingBackpropModel(InspectedModel, Watchful):
+class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
     """A network cut by depth into components, each trained by the losses that the scheme gives it.
 
     Made by `build_model` and its shorthands. Until `enable_model_parallel` is called all components are on one device
@@ -231,20 +232,6 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
             repeats: how often each is timed; the median counts.
         """
         return measure_costs(list(self.components), self.losses, inputs, targets, repeats)
-
-    def lr_scheduler_step(self, metric: float | Tensor | None = None) -> None:
-        """Steps all LR schedulers.
-
-        Args:
-            metric: what ReduceLROnPlateau watches, e.g. the validation loss; other schedulers do not get it.
-        """
-        for component in self.components:
-            component.lr_scheduler_step(metric)
-
-    def get_lr(self) -> float:
-        """The learning rate of the first component that has an optimizer here (of its first parameter group)."""
-        optimizers = (o for component in self.components for o in component.optimizers)
-        return float(next(optimizers).param_groups[0]["lr"])
 
     def main_net_parameters(self) -> Iterator[Parameter]:
         """The parameters of the network itself, those of the heads left out."""

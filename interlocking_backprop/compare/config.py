@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from interlocking_backprop.common.fields import NOT_NEGATIVE, POSITIVE, Expected, at_least, each_at_least
-from interlocking_backprop.scheme.phases import Phases
+from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training.config import SharedConfig, TrainConfig
 from interlocking_backprop.training.config_groups import Execution
 
@@ -113,6 +113,10 @@ class CompareConfig(SharedConfig):
                 f"--tune-epochs is {self.trial_epochs}, and scheme {text!r} changes at epoch {begins[-1]}; expected "
                 "trials that come to its last scheme."
             )
+
+    def resolved(self, scheme: str, k: int) -> str:
+        """A scheme for K components with the delays that ``~`` stands for as numbers."""
+        return resolve_phases(scheme, k, self.least_delays)
 
     @property
     def tunes(self) -> bool:

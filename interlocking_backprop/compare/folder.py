@@ -11,6 +11,7 @@ report.html …        the report
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,8 +100,34 @@ class ComparisonFolder:
         """Writes down what the comparison is."""
         before = self.read("comparison.json") or {"matrices": {}}
         matrices = before["matrices"] | self._matrices()
-        content = {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
+        content = before | {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
         write_text(self.path / "comparison.json", json.dumps(content, indent=1) + "\n")
+
+    def resolved(self, scheme: str, k: int) -> str:
+        """A scheme for K components with delays as numbers: those with which the comparison was begun."""
+        saved = self._delays().get(scheme, {}).get(str(k))
+        return self._config.resolved(scheme, k) if saved is None else str(saved)
+
+    def delays(self) -> list[str]:
+        """The schemes whose delays follow from the number of micro-batches, as lines that say what they are."""
+        pairs = itertools.product(self._config.schemes, self._config.components)
+        found = {(scheme, k): self.resolved(scheme, k) for scheme, k in pairs}
+        return [f"{scheme} with K = {k} is {text}" for (scheme, k), text in found.items() if text != scheme]
+
+    def keep_delays(self) -> list[str]:
+        """Writes down the delays of all schemes, for starts to come; returns what `delays` does."""
+        content = self.read("comparison.json")
+        assert content is not None
+        kept = self._delays()
+        for scheme, k in itertools.product(self._config.schemes, self._config.components):
+            if (text := self.resolved(scheme, k)) != scheme:
+                kept.setdefault(scheme, {})[str(k)] = text
+        if kept != content.get("delays", {}):
+            write_text(self.path / "comparison.json", json.dumps(content | {"delays": kept}, indent=1) + "\n")
+        return self.delays()
+
+    def _delays(self) -> dict[str, dict[str, str]]:
+        return dict((self.read("comparison.json") or {}).get("delays", {}))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """An object in a JSON file of the folder; None if there is none.

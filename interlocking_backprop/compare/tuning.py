@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
@@ -15,14 +16,15 @@ Key = tuple[str, int]
 """A scheme and a number of components."""
 
 
-def all_trials(config: CompareConfig, threads: int) -> dict[Key, list[Run]]:
+def all_trials(config: CompareConfig, threads: int, resolved: Callable[[str, int], str]) -> dict[Key, list[Run]]:
     """The trials of each scheme and number of components.
 
     Args:
         config: of the comparison.
         threads: of each trial.
+        resolved: gives a scheme for so many components with delays as numbers.
     """
-    return {(s, k): _trials(config, s, k, threads) for k in config.components for s in config.schemes}
+    return {(s, k): _trials(config, s, k, threads, resolved(s, k)) for k in config.components for s in config.schemes}
 
 
 def choose(
@@ -69,7 +71,7 @@ def choose(
     return chosen, problems
 
 
-def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Run]:
+def _trials(config: CompareConfig, scheme: str, k: int, threads: int, resolved: str) -> list[Run]:
     root = config.out.absolute()
     base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
     has_heads = any(phase.uses[:, :-1].any() for phase in base.phases.schemes)
@@ -80,5 +82,5 @@ def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Ru
     for lr, factor in itertools.product(lrs, factors):
         folder = root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
         values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": threads, "out": folder}
-        trials.append(Run(base.replace(**values), root))
+        trials.append(Run(base.replace(**values), root, resolved))
     return trials

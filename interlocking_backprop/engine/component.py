@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from interlocking_backprop.engine.credit import Credit, Gradients
-from interlocking_backprop.engine.learning_rates import overwritten, rates_of, schedulers_with_factor, warn_of_lost_rate
+from interlocking_backprop.engine.learning_rates import (
+    overwritten,
+    rates_of,
+    scale_rates,
+    schedulers_with_factor,
+    warn_of_lost_rate,
+)
 from interlocking_backprop.engine.optimizers import (
     LRSchedulerConstructor,
     OptimizerConstructor,
@@ -258,6 +264,10 @@ class Component(nn.Module):
                 # A frozen component's schedule goes on, though its optimizer never steps.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 scheduler.step()
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Multiplies the main net's learning rates from now on; see `Rated.scale_learning_rates`."""
+        scale_rates(self._main_optimizers, self.lr_schedulers, factor)
 
     def training_state_dict(self) -> dict[str, Any]:
         """The state of the optimizers and LR schedulers; of the loss scale, and credit under way, if there is any."""

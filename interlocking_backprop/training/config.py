@@ -20,6 +20,8 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.fields import LARGEST, Checked, at_least, flag
 from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.schedule.least_delays import least_delays
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.delay_factors import delay_factors
 from interlocking_backprop.scheme.expressions import LeastDelays
 from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training import config_groups as groups
@@ -29,8 +31,10 @@ _Self = TypeVar("_Self", bound="SharedConfig")
 _DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 0.1, "weight_decay": 5e-4, "aux_lr_factor": 1.0},
     "adamw": {"lr": 1e-3, "weight_decay": 0.1, "aux_lr_factor": 5.0},
+    "muon": {"lr": 0.02, "weight_decay": 0.1, "aux_lr_factor": 5.0, "adamw_lr": 1e-3},
     # docs/results.md has what it was chosen by.
     "transformer adamw": {"aux_lr_factor": 30.0},
+    "transformer muon": {"aux_lr_factor": 30.0},
 }
 
 
@@ -55,11 +59,14 @@ class SharedConfig(Checked):
             self.optimization.head_lr_factor,
             self.of_optimizer("weight_decay"),
         )
-        if not self.of_optimizer("lr") * max(1.0, *factors) <= LARGEST:
-            raise ValueError(
-                f"--lr is {self.of_optimizer('lr'):g}, with --aux-lr-factor {factors[0]:g}, --head-lr-factor "
-                f"{factors[1]:g} and --weight-decay {factors[2]:g}; expected products of at most {LARGEST:g}."
-            )
+        names: list[Literal["lr", "adamw_lr"]] = ["lr", "adamw_lr"] if self.optimizer_name == "muon" else ["lr"]
+        for name in names:
+            if not self.of_optimizer(name) * max(1.0, *factors) <= LARGEST:
+                raise ValueError(
+                    f"{flag(name)} is {self.of_optimizer(name):g}, with --aux-lr-factor {factors[0]:g}, "
+                    f"--head-lr-factor {factors[1]:g} and --weight-decay {factors[2]:g}; expected products of at most "
+                    f"{LARGEST:g}."
+                )
 
     def replace(self: _Self, **values: Any) -> _Self:
         """A copy with other values of some fields, whatever groups these are in.
@@ -96,14 +103,14 @@ class SharedConfig(Checked):
         return functools.partial(least_delays, n_microbatches=self.optimization.microbatches)
 
     @property
-    def optimizer_name(self) -> Literal["sgd", "adamw"]:
+    def optimizer_name(self) -> Literal["sgd", "adamw", "muon"]:
         """The optimizer, "auto" being resolved."""
         if self.optimization.optimizer != "auto":
             return self.optimization.optimizer
         return "adamw" if self.network.model == "transformer" else "sgd"
 
-    def of_optimizer(self, name: Literal["lr", "weight_decay", "aux_lr_factor"]) -> float:
-        """A value that depends on the optimizer where it is not given."""
+    def of_optimizer(self, name: Literal["lr", "adamw_lr", "weight_decay", "aux_lr_factor"]) -> float:
+        """A value that depends on the optimizer where it is not given; there is an ``adamw_lr`` with Muon alone."""
         value = getattr(self.optimization, name)
         defaults = _DEFAULTS[self.optimizer_name] | _DEFAULTS.get(f"{self.network.model} {self.optimizer_name}", {})
         return float(defaults[name] if value is None else value)
@@ -155,6 +162,10 @@ class TrainConfig(SharedConfig):
     def resolved_scheme(self) -> str:
         """The text of the scheme with its least delays written out, which a run's configuration keeps."""
         return resolve_phases(self.scheme, self.components, self.least_delays)
+
+    def rate_factors(self, scheme: Scheme) -> tuple[float, ...]:
+        """By what the learning rates of the components are multiplied while a scheme is followed."""
+        return delay_factors(scheme, self.optimization.delay_lr_power)
 
     @property
     def run_folder(self) -> Path:

@@ -53,6 +53,7 @@ def introduction(
         **{f"scheme {n}" if len(phases) > 1 else "scheme": _phase(phases, n) for n in range(len(phases))},
         "schedule": _schedule(model.schedule),
         "training": _training(config, n_steps, steps_per_epoch),
+        **_rates(config, phases),
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
@@ -154,11 +155,20 @@ def _schedule(schedule: Schedule) -> str:
     )
 
 
+def _rates(config: TrainConfig, phases: Phases) -> dict[str, str]:
+    """By what learning rates are multiplied, where that is not 1."""
+    found = {scheme.name: config.rate_factors(scheme) for scheme in phases.schemes}
+    shown = [f"{name}: {' | '.join(f'{f:.3g}' for f in fs)}" for name, fs in found.items() if any(f != 1 for f in fs)]
+    return {"rates": f"of the components, times {'; '.join(shown)}"} if shown else {}
+
+
 def _training(config: TrainConfig, n_steps: int, steps_per_epoch: int) -> str:
     o = config.optimization
     n_epochs = -(-n_steps // steps_per_epoch)
-    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g} ({o.lr_schedule})"
+    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g}"
+    if config.optimizer_name == "muon":
+        lr += f", adamw beside it with {config.of_optimizer('adamw_lr'):g}"
     length = (
         f"{n_steps:,} step{'s' * (n_steps > 1)} of {o.batch_size} samples in {n_epochs} epoch{'s' * (n_epochs > 1)}"
     )
-    return f"{length}; {lr}; seed {config.seed}"
+    return f"{length}; {lr} ({o.lr_schedule}); seed {config.seed}"

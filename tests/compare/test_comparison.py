@@ -154,7 +154,7 @@ def test_all_schemes_start_from_the_same_weights_and_see_the_same_data(tmp_path)
     for flags in ([*NET], ["--model", "transformer", *text, "--depth", "3", "--batch-size", "4", "--device", "cpu"]):
         config = read_config([*flags, "--components", "3", "--seeds", "2", "--out", str(tmp_path / "out")])
         firsts: dict[int, Trainer] = {}
-        for run in grid(config, 1, {}):
+        for run in grid(config, 1, {}, config.resolved):
             trainer = Trainer(run.config)
             first = firsts.setdefault(run.config.seed, trainer)
             expected = [p for component in first.model.components for p in component.main_net.state_dict().values()]

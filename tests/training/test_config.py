@@ -64,7 +64,7 @@ def test_a_saved_configuration_is_read_back(tmp_path):
         ('{"out": 3}', "--out is 3; expected a path"),
         ('{"milestones": 3}', "--milestones is 3; expected a list"),
         ('{"milestones": [3, "x"]}', "--milestones is 'x'; expected a whole number"),
-        ('{"optimizer": "lion"}', "--optimizer is 'lion'; expected one of auto, sgd, adamw"),
+        ('{"optimizer": "lion"}', "--optimizer is 'lion'; expected one of auto, sgd, adamw, muon"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
