@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -134,11 +134,17 @@ class Dependencies:
             weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         # An update.
-        together = self.workload.updates == "together"
-        awaited = range(self.workload.n_components) if together else [i]
-        needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
-        sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
-        return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
+        computed = (a for j in self.awaited(i) for m in range(self.n_microbatches) for a in self.compute(j, m))
+        return [*computed, *self.reductions(i)]
+
+    def awaited(self, i: int) -> Sequence[int]:
+        """The components all of whose computing the update of component i waits for."""
+        return range(self.workload.n_components) if self.workload.updates == "together" else [i]
+
+    def reductions(self, i: int) -> list[Action]:
+        """The exchanges of gradients that the update of component i waits for."""
+        sharers = sorted({k for j in self.awaited(i) for k in self.workload.sharers(j)})
+        return [Action(j, Kind.REDUCE_GRAD) for j in sharers]
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
@@ -18,22 +18,35 @@ def peak_memory(actions: Sequence[Action], costs: Costs) -> tuple[int, float]:
         The most graphs, of a component and a micro-batch each, and the most bytes of saved activations and weight
         gradients together.
     """
-    uses_left = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
-    graphs: set[tuple[int, int | None]] = set()
     gradients: set[int] = set()
     most_graphs, most_bytes = 0, 0.0
-    for i, kind, m, _ in actions:
-        if kind is Kind.FORWARD and uses_left[i, m]:
-            graphs.add((i, m))
+    for action, alive in _alive_graphs(actions):
+        i, kind, _, _ = action
         if kind in (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
             gradients.add(i)
-        most_graphs = max(most_graphs, len(graphs))
-        saved = sum(costs.components[j].saved_bytes for j, _ in graphs)
+        most_graphs = max(most_graphs, alive.total())
+        saved = sum(n * costs.components[j].saved_bytes for j, n in alive.items())
         most_bytes = max(most_bytes, saved + sum(costs.components[j].gradient_bytes for j in gradients))
-        if kind in _USES:
-            uses_left[i, m] -= 1
-            if uses_left[i, m] == 0:
-                graphs.discard((i, m))
         if kind is Kind.UPDATE:
             gradients.discard(i)
     return most_graphs, most_bytes
+
+
+def peak_graphs(actions: Sequence[Action]) -> int:
+    """The most graphs, of a component and a micro-batch each, that are alive at once."""
+    return max((alive.total() for _, alive in _alive_graphs(actions)), default=0)
+
+
+def _alive_graphs(actions: Sequence[Action]) -> Iterator[tuple[Action, Counter[int]]]:
+    """For each action how many graphs of each component are alive while it is carried out."""
+    uses_left = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
+    alive: Counter[int] = Counter()
+    for action in actions:
+        i, kind, m, _ = action
+        if kind is Kind.FORWARD and uses_left[i, m]:
+            alive[i] += 1
+        yield action, alive
+        if kind in _USES:
+            uses_left[i, m] -= 1
+            if uses_left[i, m] == 0:
+                alive[i] -= 1
