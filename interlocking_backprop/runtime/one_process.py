@@ -37,6 +37,7 @@ class Program(NamedTuple):
 
     schedule: Schedule
     executor: Executor
+    transport: DeviceTransport | None
 
 
 class OneProcess:
@@ -106,7 +107,12 @@ class OneProcess:
         if not workload.is_evaluation and program is not self._latest:
             self.settle()
             self._latest = program
-        return program.executor.run(batch, visit, on_gradients, updates=updates)
+        try:
+            return program.executor.run(batch, visit, on_gradients, updates=updates)
+        except BaseException:
+            if program.transport is not None:
+                program.transport.clear()
+            raise
 
     def settle(self) -> None:
         while self._latest is not None and self._latest.executor.ages:
@@ -148,4 +154,4 @@ class OneProcess:
             self._ties,
             transport,
         )
-        return Program(schedule, executor)
+        return Program(schedule, executor, transport)

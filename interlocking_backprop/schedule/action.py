@@ -32,6 +32,8 @@ class Kind(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    __hash__ = str.__hash__  # that of Enum is written in Python, and actions are looked up by the million
+
     @property
     def is_communication(self) -> bool:
         """Whether the action exchanges a message with another rank of the pipeline."""

@@ -54,8 +54,25 @@ def ages_of(workload: Workload, actions: Iterable[Action]) -> tuple[PassAges, ..
     )
 
 
+class Slack(NamedTuple):
+    """By when in a step the credit that it uses has to be there, as parts of the step's length.
+
+    Attributes:
+        inputs: for passes that yield streams.
+        weights: for passes that yield weight gradients alone; the rank has other work until then.
+    """
+
+    inputs: float
+    weights: float
+
+
 def pass_ages(
-    workload: Workload, n_microbatches: int, placement: Sequence[int], costs: Costs, slack: float
+    workload: Workload,
+    n_microbatches: int,
+    placement: Sequence[int],
+    costs: Costs,
+    split: frozenset[int],
+    slack: Slack,
 ) -> tuple[PassAges, ...]:
     """The ages of the passes: late enough for their credit to be there, and not later than it is due.
 
@@ -64,8 +81,8 @@ def pass_ages(
         n_microbatches: M.
         placement: for each component its rank.
         costs: what the components cost.
-        slack: by when in a step the credit that it uses has to be there, as a part of the step's length; the rank has
-            other work until then.
+        split: the components whose joint passes are carried out in two, so that the second may be later.
+        slack: by when in a step credit has to be there.
 
     Returns:
         For each component; none if nothing is delayed.
@@ -85,15 +102,19 @@ def pass_ages(
             own = ends[i] + (costs.components[i].loss if p.source.loss else 0.0)
             return max([own, *(streams[s] for s, _ in p.source.streams)])
 
-        def age(p: Pass, due: int, i: int = i, ready: Callable[[Pass], float] = ready) -> int:
-            above = max((ages[0].inputs[s] for s, _ in p.source.streams), default=0)
-            wanted = ceil((ready(p) - begins[i]) / step - slack - 1e-9)
-            return min(max(wanted, above, 0), due)
+        def age(
+            p: Pass, part: float, due: int, least: int = 0, i: int = i, ready: Callable[[Pass], float] = ready
+        ) -> int:
+            above = [ages[0].inputs[s] for s, _ in p.source.streams]
+            wanted = ceil((ready(p) - begins[i]) / step - part - 1e-9)
+            return min(max([wanted, least, *above]), due)
 
-        inputs = tuple(age(work.input_pass(s), due) for s, due in enumerate(latest[i].inputs))
+        inputs = tuple(age(work.input_pass(s), slack.inputs, due) for s, due in enumerate(latest[i].inputs))
         weights = tuple(
-            age(p, latest[i].weights[n]) if p.stream is None else inputs[p.stream]
-            for n, p in enumerate(work.weight_passes)
+            age(p, slack.weights, due, 0 if p.stream is None else inputs[p.stream])
+            if p.stream is None or i in split
+            else inputs[p.stream]
+            for p, due in zip(work.weight_passes, latest[i].weights, strict=True)
         )
         way = _way(placement, costs, i - 1)
         streams = [ready(work.input_pass(s)) + component.backward_input + way for s in range(len(work.streams))]

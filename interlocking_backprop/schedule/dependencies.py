@@ -6,7 +6,7 @@ batch was. What such a pass needs may have happened in an earlier step; how many
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -127,21 +127,20 @@ class Dependencies:
         return self.ages[i].inputs[stream or 0] if self.ages else 0
 
     def _arrival_age(self, i: int, stream: int | None) -> int:
-        """Of a stream that component i receives: what is sent in one step is received in one step, in its order."""
-        return self._input_age(i + 1, stream) + self._put_off[i] if self.ages else 0
+        """Of a stream that component i receives: that of the first pass that needs it."""
+        return self._arrival_ages[i][stream or 0] if self.ages else 0
 
     @cached_property
-    def _put_off(self) -> list[int]:
-        """For each component how many steps after they are sent the streams from above are needed, at the earliest."""
-        found = []
+    def _arrival_ages(self) -> list[dict[int, int]]:
+        """For each component the ages at which the streams from above are needed."""
+        found: list[dict[int, int]] = []
         for i, work in enumerate(self.workload.components):
-            waits = [
-                (self._input_age(i, p.stream) if p.stream is not None else self.ages[i].weights[p.weights or 0])
-                - self._input_age(i + 1, stream)
-                for p in work.passes
-                for stream, _ in p.source.streams
-            ]
-            found.append(min(waits, default=0))
+            found.append({})
+            for p in work.passes:
+                # The first half of a joint pass needs it, if it is carried out in two.
+                age = self._input_age(i, p.stream) if p.stream is not None else self.ages[i].weights[p.weights or 0]
+                for stream, _ in p.source.streams:
+                    found[i][stream] = min(age, found[i].get(stream, age))
         return found
 
     def _messages(self, i: int, m: int) -> Iterator[Action]:
@@ -181,11 +180,17 @@ class Dependencies:
             weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         # An update.
-        together = self.workload.updates == "together"
-        awaited = range(self.workload.n_components) if together else [i]
-        needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
-        sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
-        return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
+        computed = (a for j in self.awaited(i) for m in range(self.n_microbatches) for a in self.compute(j, m))
+        return [*computed, *self.reductions(i)]
+
+    def awaited(self, i: int) -> Sequence[int]:
+        """The components all of whose computing the update of component i waits for."""
+        return range(self.workload.n_components) if self.workload.updates == "together" else [i]
+
+    def reductions(self, i: int) -> list[Action]:
+        """The exchanges of gradients that the update of component i waits for."""
+        sharers = sorted({k for j in self.awaited(i) for k in self.workload.sharers(j)})
+        return [Action(j, Kind.REDUCE_GRAD) for j in sharers]
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""

@@ -7,7 +7,7 @@ graph was made with for as long as it outlives their update.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
@@ -24,39 +24,61 @@ def peak_memory(actions: Sequence[Action], costs: Costs, workload: Workload) -> 
         The most graphs, of a component and a micro-batch each, and the most bytes of saved activations, weight
         gradients and past weights together.
     """
-    n_uses = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
-    # For how many steps, from that of its batch, the weight gradients that are computed in an action are needed.
+    # How many steps after its batch the last update comes that the weight gradient of an action is for.
     last_use = {a: _last_use(a, workload) for a in actions if a.kind in _WEIGHTS}
-    ages = [a.age for a in actions]
-    n_steps = max(ages + list(last_use.values()), default=0) + 1
-    uses_left: dict[tuple[int, int | None, int], int] = {}  # by component, micro-batch and batch
-    gradients: dict[tuple[int, int | None, int], int] = {}  # by component, weight gradient and batch: its last step
+    gradients: dict[tuple[int, int | None, int], int] = {}  # by component, index and batch, with the step of their end
     n_updates: Counter[int] = Counter()
     most_graphs, most_bytes = 0, 0.0
-    for step in range(n_steps):
+    for step, action, alive in _alive_graphs(actions, max(last_use.values(), default=0)):
+        i, kind = action.component, action.kind
+        if kind in _WEIGHTS:
+            batch = step - action.age
+            gradients[i, _weights_of(action, workload), batch] = batch + last_use[action]
+        most_graphs = max(most_graphs, alive.total())
+        held = sum(n * costs.components[j].saved_bytes for (j, _), n in alive.items())
+        held += sum(costs.components[j].gradient_bytes for j, _, _ in gradients)
+        # Weights take as many bytes as their gradients.
+        held += sum(costs.components[j].gradient_bytes for j, made in alive if made < n_updates[j])
+        most_bytes = max(most_bytes, held)
+        if kind is Kind.UPDATE:
+            n_updates[i] += 1
+            gradients = {key: last for key, last in gradients.items() if key[0] != i or last > step}
+    return most_graphs, most_bytes
+
+
+def peak_graphs(actions: Sequence[Action]) -> int:
+    """The most graphs, of a component and a micro-batch each, that are alive at once."""
+    return max((alive.total() for _, _, alive in _alive_graphs(actions)), default=0)
+
+
+def _alive_graphs(
+    actions: Sequence[Action], most_steps: int = 0
+) -> Iterator[tuple[int, Action, Counter[tuple[int, int]]]]:
+    """For each step and action how many graphs, by component and batch, are alive while it is carried out.
+
+    Args:
+        actions: of a step.
+        most_steps: how many steps to go on for at least, after the first.
+    """
+    n_uses = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
+    uses_left: dict[tuple[int, int | None, int], int] = {}
+    alive: Counter[tuple[int, int]] = Counter()
+    for step in range(1 + max([most_steps, *(a.age for a in actions)])):
         for action in actions:
             i, kind, m, _, age = action
             batch = step - age
             if batch < 0:
                 continue
             if kind is Kind.FORWARD and n_uses[i, m]:
+                alive[i, batch] += 1
                 uses_left[i, m, batch] = n_uses[i, m]
-            if kind in _WEIGHTS:
-                gradients[i, _weights_of(action, workload), batch] = batch + last_use[action]
-            most_graphs = max(most_graphs, len(uses_left))
-            held = sum(costs.components[j].saved_bytes for j, _, _ in uses_left)
-            held += sum(costs.components[j].gradient_bytes for j, _, _ in gradients)
-            past = {(j, made) for j, _, made in uses_left if made < n_updates[j]}
-            held += sum(costs.components[j].gradient_bytes for j, _ in past)
-            most_bytes = max(most_bytes, held)
+            yield step, action, alive
             if kind in _USES:
                 uses_left[i, m, batch] -= 1
                 if uses_left[i, m, batch] == 0:
-                    del uses_left[i, m, batch]
-            if kind is Kind.UPDATE:
-                n_updates[i] += 1
-                gradients = {key: last for key, last in gradients.items() if key[0] != i or last > step}
-    return most_graphs, most_bytes
+                    alive[i, batch] -= 1
+                    if not alive[i, batch]:
+                        del alive[i, batch]
 
 
 def _weights_of(action: Action, workload: Workload) -> int | None:

@@ -1,7 +1,8 @@
 """When messages are sent and received, for an order of the actions that compute.
 
 A message is sent as soon as there is something to send, and received where it is needed first, or with a later one of
-the same channel: messages arrive in the order in which they are sent.
+the same channel: messages arrive in the order in which they are sent. (Where there is credit of earlier batches, just where
+it is needed first.)
 
 Pairwise, K = 3, one micro-batch; rank 1 computes ``1F0 1L0 1I0 1W0 1U``:
 
@@ -42,11 +43,16 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
                 receive = dependencies.other_end(sends[action])
                 under_way[dependencies.channel(receive)].append(receive)
 
-    def rank_with_messages(rank: int, order: Sequence[Action]) -> Iterator[Action]:
+    def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
         received: set[Action] = set()
         for action in order:
             for needed in dependencies.prerequisites(action):
                 if not needed.kind.is_communication or dependencies.steps_before(action, needed):
+                    continue
+                if dependencies.ages:  # those of earlier batches are sent in other steps
+                    if needed not in received:
+                        received.add(needed)
+                        yield needed
                     continue
                 while needed not in received:
                     earliest = under_way[dependencies.channel(needed)].popleft()
@@ -55,9 +61,5 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
             yield action
             if action in sends:
                 yield sends[action]
-        # What a later step needs.
-        for channel, left in under_way.items():
-            if channel[1] == rank:
-                yield from left
 
-    return tuple(tuple(rank_with_messages(rank, order)) for rank, order in enumerate(orders))
+    return tuple(tuple(rank_with_messages(order)) for order in orders)
