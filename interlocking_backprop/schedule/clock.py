@@ -63,7 +63,7 @@ class Clock:
         # Of the step that is carried out and, behind it, of those before, as far back as anything waits.
         size = 2 * len(program)
         across = {p for entry in program for p, _ in entry.awaited if p >= size}
-        self._across = sorted(p - size for p in across)
+        self._across = sorted({q for p in across for q in range(p - size, -1, -size)})
         self._times = [0.0] * (size * (1 + max(across, default=0) // size))
 
     def step(self) -> None:

@@ -70,11 +70,12 @@ class GreedyScheduler:
         """
         across = [(source, back) for _, source, back, _ in self._precedence.across]
         past: list[list[float]] = []  # the times of the steps so far
-        begins, state = [0.0] * self._precedence.n_ranks, [0.0]
+        begins = state = [0.0] * self._precedence.n_ranks
         while True:
             step = self._step(begins, past)
             past.append(step.times)
-            before, state = state, [*step.ends, *(past[-back][n] for n, back in across if back <= len(past))]
+            waited_for = [past[-b][n] for n, back in across if back <= len(past) for b in range(1, back + 1)]
+            before, state = state, [*step.ends, *waited_for]
             if len(past) == n_steps:
                 return step
             if len(before) == len(state):

@@ -104,19 +104,20 @@ def list_schedule(
         if kind not in numbered:
             numbered[kind] = Precedence(owed[kind], costs)
         scheduler = GreedyScheduler(numbered[kind], rule)
-        found = _found(numbered[kind], scheduler.run(n_steps=6 + workload.max_delay), limits[kind])
+        step = scheduler.run(n_steps=6 + workload.max_delay)
         if not scheduler.was_held_up:
             settled.add(choice)
+        time = _step_time(numbered[kind], step, limits[kind])
+        if best is not None and time > best.time * (1 + _AS_SHORT):
+            continue
+        orders = _orders(numbered[kind], step)
+        found = _Found(time, max(map(peak_graphs, orders)), orders, owed[kind])
         leanest = found.peak if leanest is None else min(leanest, found.peak)
         if max_graphs is not None and found.peak > max_graphs:
             continue
-        if (
-            best is None
-            or found.time < best.time * (1 - _AS_SHORT)
-            or (found.time <= best.time * (1 + _AS_SHORT) and found.peak < best.peak)
-        ):
+        if best is None or time < best.time * (1 - _AS_SHORT) or found.peak < best.peak:
             best = found
-        if found.time <= min(limits.values()) * (1 + _AS_SHORT):
+        if time <= min(limits.values()) * (1 + _AS_SHORT):
             break
     if best is None:
         raise ValueError(
@@ -143,12 +144,22 @@ class _Found(NamedTuple):
     dependencies: Dependencies
 
 
-def _found(precedence: Precedence, step: GreedyStep, limit: float) -> _Found:
-    """Plays the order of a step again and again, now that it is settled, and with links that messages share."""
-    n_ranks, rank, actions = precedence.n_ranks, precedence.rank, precedence.actions
-    clock = Clock([precedence.entries[n] for n in step.order], n_ranks, start=step.ends)
-    orders: list[list[Action]] = [[] for _ in range(n_ranks)]
+def _step_time(precedence: Precedence, step: GreedyStep, limit: float) -> float:
+    """The time of a step in an order that is settled, with links that messages share.
+
+    Args:
+        precedence: what waits for what.
+        step: in which the order was chosen; the clock goes on from its end.
+        limit: a time that no step can do with less than.
+    """
+    clock = Clock([precedence.entries[n] for n in step.order], precedence.n_ranks, start=step.ends)
+    return steady_step_time(clock, limit)
+
+
+def _orders(precedence: Precedence, step: GreedyStep) -> list[list[Action]]:
+    """For each rank the actions that compute, in the order of a step."""
+    orders: list[list[Action]] = [[] for _ in range(precedence.n_ranks)]
     for n in step.order:
-        if n < len(actions):
-            orders[rank[n]].append(actions[n])
-    return _Found(steady_step_time(clock, limit), max(map(peak_graphs, orders)), orders, precedence.dependencies)
+        if n < len(precedence.actions):  # no join
+            orders[precedence.rank[n]].append(precedence.actions[n])
+    return orders
