@@ -90,7 +90,7 @@ class Comparer:
             components=config.components,
             seeds=tuple(range(config.seeds)),
             batch_size=config.optimization.batch_size,
-            settings=config.settings(),
+            settings=config.settings() | config.resolved_schemes,
             environment=environment(),
             runs=tuple(results.values()),
             profiles=profiles,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from interlocking_backprop.common.fields import NOT_NEGATIVE, POSITIVE, Expected, at_least, each_at_least
-from interlocking_backprop.scheme.phases import Phases
+from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training.config import SharedConfig, TrainConfig
 from interlocking_backprop.training.config_groups import Execution
 
@@ -123,6 +123,12 @@ class CompareConfig(SharedConfig):
     def trial_epochs(self) -> int:
         """Epochs of a tuning trial."""
         return self.tune_epochs or self.optimization.epochs
+
+    @property
+    def resolved_schemes(self) -> dict[str, str]:
+        """By scheme and K the text with least delays written out, where it asks for such."""
+        texts = {(s, k): resolve_phases(s, k, self.least_delays) for s in self.schemes for k in self.components}
+        return {f"{scheme}, K = {k}": text for (scheme, k), text in texts.items() if text != scheme}
 
     def settings(self) -> dict[str, Any]:
         """All flags by name, as they can be shown or written as JSON."""

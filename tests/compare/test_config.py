@@ -8,7 +8,7 @@ import pytest
 
 from interlocking_backprop.cli.compare import read_config
 from interlocking_backprop.cli.main import main
-from interlocking_backprop.compare.config import TUNE_SEED
+from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.runs import grid, slug
 from interlocking_backprop.training.config import TrainConfig
 
@@ -48,6 +48,16 @@ def test_the_grid(tmp_path):
     assert [r.config.optimization.lr for r in runs] == [0.3, 0.3, 0.3, 0.1] * 2
     assert len({r.folder for r in runs}) == 8
     assert all(type(r.config) is TrainConfig and r.config.seed != TUNE_SEED for r in runs)
+
+
+def test_least_delays_are_written_out():
+    config = CompareConfig(schemes=("e2e", "e2e~", "local:1,e2e~"), components=(2, 4)).replace(microbatches=2)
+    assert config.resolved_schemes == {
+        "e2e~, K = 2": "e2e~1.0",
+        "e2e~, K = 4": "e2e~1.1.1.0",
+        "local:1,e2e~, K = 2": "local:1,e2e~1.0",
+        "local:1,e2e~, K = 4": "local:1,e2e~1.1.1.0",
+    }
 
 
 def test_different_schemes_have_different_folders():
