@@ -69,8 +69,8 @@ class Comparer:
         with self._folder.locked(), interruptible() as self._interruption:
             self._folder.check_settings()
             facts = self._folder.facts() or self._look()
-            for line in self._folder.keep_delays():
-                self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            for scheme, text in self._folder.keep_delays().items():
+                self._console.print(f"{scheme}: {text}", soft_wrap=True, markup=False, highlight=False)
             return self._compare(facts)
 
     def _compare(self, facts: dict[str, Any]) -> tuple[Comparison, list[str]]:
@@ -86,7 +86,6 @@ class Comparer:
         results = {run.name: run.result(metric) for run in runs}
         problems += measurements.problems
         problems += [f"{name} {r.status}: {r.reason}" for name, r in results.items() if r.status != "finished"]
-        delays = self._folder.delays()
         comparison = Comparison(
             metric=metric,
             maximize=facts["maximize"],
@@ -94,7 +93,7 @@ class Comparer:
             components=config.components,
             seeds=tuple(range(config.seeds)),
             batch_size=config.optimization.batch_size,
-            settings=config.settings() | ({"delays": delays} if delays else {}),
+            settings=config.settings() | self._folder.delays(),
             environment=environment(),
             runs=tuple(results.values()),
             profiles=profiles,

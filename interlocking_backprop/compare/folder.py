@@ -108,13 +108,13 @@ class ComparisonFolder:
         saved = self._delays().get(scheme, {}).get(str(k))
         return self._config.resolved(scheme, k) if saved is None else str(saved)
 
-    def delays(self) -> list[str]:
-        """The schemes whose delays follow from the number of micro-batches, as lines that say what they are."""
+    def delays(self) -> dict[str, str]:
+        """By scheme and K the text with least delays written out, where a scheme asks for such."""
         pairs = itertools.product(self._config.schemes, self._config.components)
         found = {(scheme, k): self.resolved(scheme, k) for scheme, k in pairs}
-        return [f"{scheme} with K = {k} is {text}" for (scheme, k), text in found.items() if text != scheme]
+        return {f"{scheme}, K = {k}": text for (scheme, k), text in found.items() if text != scheme}
 
-    def keep_delays(self) -> list[str]:
+    def keep_delays(self) -> dict[str, str]:
         """Writes down the delays of all schemes, for starts to come; returns what `delays` does."""
         content = self.read("comparison.json")
         assert content is not None

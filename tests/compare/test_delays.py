@@ -23,15 +23,17 @@ def test_the_delays_of_the_first_start_are_those_of_all_runs(tmp_path, monkeypat
     out = tmp_path / "out"
     assert compare(out, *FLAGS, "--components", "2,3", "--seeds", "1", profile_steps=1) == 0
     said = capsys.readouterr().out
-    assert "e2e~ with K = 2 is e2e~1.0\n" in said
-    assert "e2e~ with K = 3 is e2e~2.1.0\n" in said
+    assert "e2e~, K = 2: e2e~1.0\n" in said
+    assert "e2e~, K = 3: e2e~2.1.0\n" in said
     expected = {"e2e": "e2e", "e2e~": "e2e~2.1.0", "pairwise:1,pairwise+e2e~": "pairwise:1,pairwise+e2e~2.1.0"}
     found = {r["scheme"]: scheme_of(out / r["folder"]) for r in rows(out / "runs.jsonl") if r["components"] == 3}
     assert found == expected
     for name in ("profiles.json", "estimates.json"):
         measured = json.loads((out / name).read_text())["3"]["rows"]
         assert {row["scheme"] for row in measured} == expected.keys()
-    assert "e2e~ with K = 3 is e2e~2.1.0" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "e2e~, K = 3" in page
+    assert "pairwise:1,pairwise+e2e~2.1.0" in page
 
     # As a later version might have it.
     changed = lambda scheme, n_microbatches: (5,) * scheme.n_components  # noqa: E731
@@ -41,7 +43,7 @@ def test_the_delays_of_the_first_start_are_those_of_all_runs(tmp_path, monkeypat
     found = {(r["scheme"], r["seed"]): scheme_of(out / r["folder"]) for r in rows(out / "runs.jsonl")}
     assert found == {(s, n): {**expected, "local+e2e~": "local+e2e~5"}[s] for s, n in found}
     assert len(found) == 8
-    assert "local+e2e~ with K = 3 is local+e2e~5\n" in capsys.readouterr().out
+    assert "local+e2e~, K = 3: local+e2e~5\n" in capsys.readouterr().out
 
 
 def test_trials_are_the_same_whatever_the_ages(tmp_path):
