@@ -197,6 +197,10 @@ def test_a_change_in_place_of_what_the_backward_pass_needs_is_an_error_there_too
     model = ib.build_model(nets, heads, ib.e2e(3).delay([2, 1, 0]), sgd, F.mse_loss)
     model.enable_model_parallel(["cpu"] * 3)
     assert any(action.age and action.component == 1 for _, action in model.schedule)
-    with pytest.raises(RuntimeError, match="inplace"):
+
+    def train():
         for x, target in batches(3, 7):
             model.training_step(x, target)
+
+    with pytest.raises(RuntimeError, match="inplace"):
+        train()

@@ -53,7 +53,7 @@ from interlocking_backprop.scheme.streams import Workload
 
 _AS_SHORT = 1e-3  # steps that differ by less are as short as one another
 # By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits.
-_SLACKS = [Slack(inputs, weights) for inputs in (5/6, 2 / 3, 1/2, 1 / 3, 0.0) for weights in (1 / 3, 0.0)]
+_SLACKS = [Slack(inputs, weights) for inputs in (5 / 6, 2 / 3, 1 / 2, 1 / 3, 0.0) for weights in (1 / 3, 0.0)]
 
 _Kind = tuple[frozenset[int], tuple[PassAges, ...]]
 """Of orders: the components whose joint passes are in two, and the ages of the passes."""

@@ -1,8 +1,8 @@
 """When messages are sent and received, for an order of the actions that compute.
 
 A message is sent as soon as there is something to send, and received where it is needed first, or with a later one of
-the same channel: messages arrive in the order in which they are sent. (Where there is credit of earlier batches, just where
-it is needed first.)
+the same channel: messages arrive in the order in which they are sent. (Where there is credit of earlier batches, just
+where it is needed first.)
 
 Pairwise, K = 3, one micro-batch; rank 1 computes ``1F0 1L0 1I0 1W0 1U``:
 

@@ -4,8 +4,8 @@ What a message looks like is not known before it has been sent once, so the firs
 From then on both ends know, messages are bare bytes, and the receives of a step are posted at the end of the step
 before, in the order in which the messages will arrive: a message finds its buffer waiting.
 
-Where credit of earlier batches crosses a boundary, receives are posted at the beginning of a step: then it is known which
-of these batches there are. They are posted in the order in which the messages are sent, and waited for in any other.
+Where credit of earlier batches crosses a boundary, receives are posted at the beginning of a step: then it is known
+which of these batches there are. They are posted in the order in which the messages are sent, and waited for in another.
 """
 
 from __future__ import annotations
