@@ -104,7 +104,7 @@ def list_schedule(
         if kind not in numbered:
             numbered[kind] = Precedence(owed[kind], costs)
         scheduler = GreedyScheduler(numbered[kind], rule)
-        step = scheduler.run(n_steps=6 + workload.max_delay)
+        step = scheduler.run(n_steps=6 + 3 * workload.max_delay)
         if not scheduler.was_held_up:
             settled.add(choice)
         time = _step_time(numbered[kind], step, limits[kind])

@@ -5,7 +5,7 @@ From then on both ends know, messages are bare bytes, and the receives of a step
 before, in the order in which the messages will arrive: a message finds its buffer waiting.
 
 Where credit of earlier batches crosses a boundary, receives are posted at the beginning of a step: then it is known
-which of these batches there are. They are posted in the order in which the messages are sent, and waited for in another.
+which of these batches there are. They are posted in the order in which the messages are sent, and waited for as needed.
 """
 
 from __future__ import annotations
