@@ -10,7 +10,12 @@ Figures are CPU time. The parts are timed on their own, for other schemes. ``aga
 before. With ``--parallel`` every component is on a device of its own (the CPU, K times), for which orders are searched
 for.
 
+With ``--search`` it is the search for the order of known schemes, a device for each component, of equal costs: its
+seconds, and what it finds, the units of a step for each micro-batch beside those that no order can do with less than
+(the work of the fullest rank, and the way up to the loss and back).
+
     python benchmarks/planning.py
+    python benchmarks/planning.py --search --components 64 --microbatches 1,8,64,128
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import interlocking_backprop as ib
+from interlocking_backprop.schedule.bounds import least_step_time
+from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.validate import validate
 from interlocking_backprop.scheme.streams import Workload
@@ -98,15 +105,45 @@ def row_of(kind: str, k: int, m: int, n: int, rng: np.random.Generator, *, is_pa
     }
 
 
+SEARCHED = ("local", "pairwise", "3wise", "8wise", "pairwise-sum", "3wise-sum", "8wise-sum", "deep-supervision", "e2e")
+
+
+def search(name: str, k: int, m: int) -> dict[str, Any]:
+    """Seconds of a search, and the units that it reaches."""
+    workload, costs = Workload.of(ib.parse_scheme(name, k)), ib.Costs.uniform(k, split_weight=1.0)
+    begin = time.thread_time()
+    schedule = ib.list_schedule(workload, m, range(k), costs)
+    seconds = time.thread_time() - begin
+    simulation = ib.simulate(schedule, costs, timeline_steps=0)
+    splits = (workload.joint, frozenset[int]())
+    bound = min(least_step_time(Dependencies(workload, m, tuple(range(k)), split), costs) for split in splits)
+    return {
+        "scheme": name,
+        "K": k,
+        "M": m,
+        "search, s": seconds,
+        "units": simulation.step_time / m,
+        "at least": bound / m,
+        "units / at least": simulation.step_time / bound,
+        "graphs": max(simulation.peak_graphs),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--components", default="2,4,8")
     parser.add_argument("--microbatches", default="1,4")
     parser.add_argument("--parallel", action="store_true", help="a device for each component")
+    parser.add_argument("--search", action="store_true", help="the search for an order, of known schemes")
     parser.add_argument("--schemes", type=int, default=50, help="of each kind")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.search:
+        sizes = [(k, m) for k in map(int, args.components.split(",")) for m in map(int, args.microbatches.split(","))]
+        searches = [search(name, k, m) for k, m in sizes for name in SEARCHED if name[0] != "8" or k >= 8]
+        report("The search for an order, a device for each component, s of CPU time", searches, args.out)
+        return
     rng = np.random.default_rng(0)
     rows = [
         row_of(kind, k, m, args.schemes, rng, is_parallel=args.parallel)

@@ -19,6 +19,7 @@ from .schedule.action import Action as Action
 from .schedule.costs import ComponentCosts as ComponentCosts
 from .schedule.costs import Costs as Costs
 from .schedule.draw import draw as draw
+from .schedule.least_delays import least_delays as least_delays
 from .schedule.list_scheduling import list_schedule as list_schedule
 from .schedule.order import depth_first as depth_first
 from .schedule.placement import balanced_placement as balanced_placement
@@ -35,6 +36,7 @@ from .scheme.coefficients import e2e as e2e
 from .scheme.coefficients import local as local
 from .scheme.coefficients import nwise as nwise
 from .scheme.coefficients import pairwise as pairwise
+from .scheme.delay_factors import delay_factors as delay_factors
 from .scheme.streams import Workload as Workload
 from .scheme.text import parse_scheme as parse_scheme
 from .text.generation import generate as generate

@@ -16,6 +16,7 @@ from interlocking_backprop.engine.component import Component
 from interlocking_backprop.engine.loss_future import LossFuture
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
+from interlocking_backprop.engine.model_rates import Rated
 from interlocking_backprop.engine.oversights import Watchful
 from interlocking_backprop.engine.state import Visit
 from interlocking_backprop.engine.ties import Tie
@@ -35,7 +36,7 @@ from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.process_groups import has_ranks
 
 
-class InterlockingBackpropModel(InspectedModel, Watchful):
+class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
     """A network cut by depth into components, each trained by the losses that the scheme gives it.
 
     Made by `build_model` and its shorthands. Until `enable_model_parallel` is called all components are on one device
@@ -180,10 +181,11 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """
         self.look_over()
         # Parameters may have been frozen or unfrozen since the last step.
-        workload = self._accumulation.begin(self._workloads.of(self._scheme))
+        workload = self._accumulation.begin(self._workloads.of_step(self._scheme, self._n_steps))
         batch = self._batch(inputs, targets)
         result = self._runtime.run(workload, batch, on_gradients=self._on_gradients)
         self._accumulation.end()
+        self._workloads.note(workload, self._n_steps)
         self._n_steps += 1
         self.flag = result.flag
         self.exit_losses = [result.losses.get(i) for i in range(len(self.components))]
@@ -231,20 +233,6 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """
         return measure_costs(list(self.components), self.losses, inputs, targets, repeats)
 
-    def lr_scheduler_step(self, metric: float | Tensor | None = None) -> None:
-        """Steps all LR schedulers.
-
-        Args:
-            metric: what ReduceLROnPlateau watches, e.g. the validation loss; other schedulers do not get it.
-        """
-        for component in self.components:
-            component.lr_scheduler_step(metric)
-
-    def get_lr(self) -> float:
-        """The learning rate of the first component that has an optimizer here (of its first parameter group)."""
-        optimizers = (o for component in self.components for o in component.optimizers)
-        return float(next(optimizers).param_groups[0]["lr"])
-
     def main_net_parameters(self) -> Iterator[Parameter]:
         """The parameters of the network itself, those of the heads left out."""
         return (parameter for component in self.components for parameter in component.main_net.parameters())
@@ -261,22 +249,34 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
         """Ends what `enable_model_parallel` began; nothing to do before that."""
         self._runtime.close()
 
-    def counters(self) -> dict[str, int]:
-        """The step count and the seed, by which random numbers are keyed."""
-        self._accumulation.check_complete()
-        return {"n_steps": self._n_steps, "seed": self.seed}
+    def settle(self) -> None:
+        """Carries out what is left of the batches under way, where the scheme delays credit; all ranks call this.
 
-    def load_counters(self, counters: dict[str, int]) -> None:
+        Nothing is updated, and no number depends on it: the gradients then wait for their updates as data, in the
+        components' training state. `training_state_dict` begins with it.
+        """
+        self._runtime.settle()
+
+    def counters(self) -> dict[str, Any]:
+        """The step count and the seed, by which random numbers are keyed, and when credit under way is due."""
+        self._accumulation.check_complete()
+        return {"n_steps": self._n_steps, "seed": self.seed, **self._workloads.under_way(self._n_steps)}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
         """Restores what `counters` returned."""
         self._accumulation.restart()
         self._n_steps, self.seed = counters["n_steps"], counters["seed"]
+        self._workloads.due = list(counters.get("due", [-1] * len(self.components)))
 
     def training_state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, the step count and the seed.
+        """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, credit under way, counters.
+
+        All ranks call this.
 
         Raises:
             ValueError: between the batches of one update (``accumulate``), whose gradients it would not hold.
         """
+        self.settle()
         return {
             **self.counters(),
             "components": [
@@ -295,6 +295,7 @@ class InterlockingBackpropModel(InspectedModel, Watchful):
             raise ValueError(
                 f"the saved state is of {len(state['components'])} components, the model has {len(self.components)}."
             )
+        self.settle()
         for i in self.local_components:
             self.components[i].load_training_state_dict(state["components"][i])
         self.load_counters(state)

@@ -1,9 +1,10 @@
-"""Draws which loss trains which component, for four schemes: schemes.png, the opening picture of the README.
+"""Draws which loss trains which component: schemes.png, the opening picture of the README, and schemes-late.png.
 
     python docs/images/make_schemes.py
 
-A coloured line leads from a loss to the components whose weights follow it. The lines are read from the matrices of the
-schemes, so they are what the library does.
+A coloured line leads from a loss to the components whose weights follow it; it is dashed where the credit is late, with
+the number of steps beside its end. The lines are read from the matrices of the schemes, so they are what the library
+does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ PANELS = [
     (ib.pairwise(K), "pairwise", "by the loss of the next component"),
     (ib.nwise(K, 3), "3-wise", "by the loss two components further on"),
     (ib.e2e(K), "e2e", "all by the last loss: ordinary backpropagation"),
+]
+LATE_PANELS = [
+    (ib.e2e(K).delay(1), "e2e~1", "all by the last loss, one step late"),
+    (ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 1)), "e2e~", "as late as one micro-batch asks for"),
+    (ib.parse_scheme("pipedream", K), "pipedream", "late by the distance from the end"),
+    (
+        0.5 * ib.pairwise(K) + 0.5 * ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 2)),
+        "0.5*pairwise+0.5*e2e~",
+        "near credit at once, far credit late (M = 2)",
+    ),
 ]
 COLORS = ["#3b6fb6", "#d9822b", "#3f9a5c", "#b5477b", "#5b5f97"]
 INK, FAINT = "#2b2f36", "#9aa1ab"
@@ -50,7 +61,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 
 def network(axes: Axes, scheme: ib.Scheme) -> None:
     """The components in a row, with the heads and losses that the scheme uses above them."""
-    used = scheme.matrix.any(axis=0)
+    used = scheme.uses.any(axis=0)
     arrow(axes, (left(0) - 0.5, HEIGHT / 2), (left(0), HEIGHT / 2), INK)
     for i in range(K):
         box(axes, left(i), 0, WIDTH, HEIGHT, f"component {i}", "#4a5160", 7.4)
@@ -72,30 +83,45 @@ def network(axes: Axes, scheme: ib.Scheme) -> None:
 
 def credit(axes: Axes, scheme: ib.Scheme) -> None:
     """For every coefficient of the matrix a line from the loss, under the components, to the one that it trains."""
-    rows, columns = np.nonzero(scheme.matrix)
-    lanes: dict[int, int] = {}
-    for loss in sorted(set(columns.tolist())):
-        trained = [int(i) for i, j in zip(rows, columns, strict=True) if j == loss]
-        lanes[loss] = next(n for n in range(K) if all(_apart(loss, o, scheme) for o, m in lanes.items() if m == n))
-        y = -0.30 - 0.25 * lanes[loss]
-        start = left(loss) + WIDTH - 0.16
-        axes.plot([start, start], [y, -0.02], color=COLORS[loss], lw=2, solid_capstyle="round", zorder=2)
-        ends = [center(i) - (0.2 if i == loss else 0) for i in trained]
-        axes.plot([start, min(ends)], [y, y], color=COLORS[loss], lw=2, solid_capstyle="round", zorder=2)
-        for x in ends:
-            arrow(axes, (x, y), (x, -0.02), COLORS[loss], 2)
+    lanes: dict[tuple[int, bool], int] = {}
+    for loss in np.flatnonzero(scheme.uses.any(axis=0)).tolist():
+        at_once, late = (
+            {i: age for age in ages for i in np.flatnonzero(scheme.coefficients(age)[:, loss]).tolist()}
+            for ages in ([0], scheme.delayed)
+        )
+        if at_once:
+            _line(axes, loss, at_once, lanes)
+        if late:
+            _line(axes, loss, late, lanes, shift=0.14 if at_once else 0.0)
 
 
-def _apart(a: int, b: int, scheme: ib.Scheme) -> bool:
-    """Whether the lines of two losses can lie side by side."""
-    spans = [(min(np.flatnonzero(scheme.matrix[:, j])), j) for j in (a, b)]
-    (first, last), (begin, end) = spans
-    return bool(last < begin or end < first)
+def _line(
+    axes: Axes, loss: int, trained: dict[int, int], lanes: dict[tuple[int, bool], int], shift: float = 0.0
+) -> None:
+    """The line of a loss to the components, in the highest lane where there is room."""
+    is_late = any(trained.values())
+    taken = {lane for (other, _), lane in lanes.items() if other >= min(trained)}
+    lanes[loss, is_late] = lane = next(n for n in range(2 * K) if n not in taken)
+    y, color = -0.30 - 0.25 * lane, COLORS[loss]
+    start = left(loss) + WIDTH - 0.16 + shift / 2
+    look = {"color": color, "lw": 2, "zorder": 2, **({"ls": (0, (2, 1.2))} if is_late else {"solid_capstyle": "round"})}
+    axes.plot([start, start], [y, -0.02], **look)
+    ends = {center(i) - (0.2 if i == loss else 0) + shift: age for i, age in trained.items()}
+    axes.plot([start, min(ends)], [y, y], **look)
+    for x, age in ends.items():
+        arrow(axes, (x, y), (x, -0.02), color, 2)
+        if age:
+            axes.text(x + 0.09, -0.19, f"{age}", color=color, fontsize=8.5, ha="left", va="center", fontweight="bold")
 
 
 def main() -> None:
+    for panels, file in ((PANELS, "schemes.png"), (LATE_PANELS, "schemes-late.png")):
+        draw(panels).savefig(Path(__file__).with_name(file), dpi=170)
+
+
+def draw(panels: list[tuple[ib.Scheme, str, str]]) -> Figure:
     figure = Figure(figsize=(11.4, 5.2), facecolor="white", layout="constrained")
-    for axes, (scheme, name, text) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+    for axes, (scheme, name, text) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         network(axes, scheme)
         credit(axes, scheme)
         title = axes.text(left(0) - 0.5, 2.1, name, fontsize=12.5, fontweight="bold", color=INK, va="baseline")
@@ -103,10 +129,10 @@ def main() -> None:
             text, (1, 0), (10, 3.8), xycoords=title, textcoords="offset points", fontsize=9.5, color="#5a626e"
         )
         axes.set_xlim(left(0) - 0.62, left(K - 1) + WIDTH + 0.15)
-        axes.set_ylim(-1.0, 2.45)
+        axes.set_ylim(-1.0 if not scheme.max_delay else -1.3, 2.45)
         axes.set_aspect("equal")
         axes.axis("off")
-    figure.savefig(Path(__file__).with_name("schemes.png"), dpi=170)
+    return figure
 
 
 if __name__ == "__main__":

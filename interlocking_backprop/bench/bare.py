@@ -54,7 +54,7 @@ def bare_times(schedule: Schedule, rank: int, unit: float, n_steps: int) -> list
         outputs: dict[int | None, Tensor] = {}
         streams: dict[Action, Tensor] = {}
         for action in actions:
-            _, kind, m, stream = action
+            _, kind, m, stream, _ = action
             if kind in (Kind.RECV_F, Kind.RECV_B):
                 message = arriving.pop(action)
                 message[0].wait()

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -18,10 +19,12 @@ from interlocking_backprop.bench.peers import PEERS, peer_times
 from interlocking_backprop.bench.processes import Ranks
 from interlocking_backprop.build import build_model
 from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.schedule.least_delays import least_delays
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.rules import RULES
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.scheme.text import parse_scheme
 
@@ -43,6 +46,11 @@ class Case:
     scheme: str
     n_components: int
     n_microbatches: int
+
+    @property
+    def parsed(self) -> Scheme:
+        """The scheme itself; ``~`` stands for the least delays with so many micro-batches."""
+        return parse_scheme(self.scheme, self.n_components, partial(least_delays, n_microbatches=self.n_microbatches))
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def cases(
         for scheme in schemes:
             for m in microbatches:
                 found.append(Case(ENGINE, scheme, k, m))
-                if bare:
+                if bare and not found[-1].parsed.max_delay:  # it knows no batches of the past
                     found.append(Case(BARE, scheme, k, m))
                 if peers and scheme == "e2e":
                     found += [Case(peer, scheme, k, m) for peer in PEERS if peer != "torch 1F1B" or m >= k]
@@ -108,7 +116,7 @@ def _combined(case: Case, times: Sequence[tuple[list[float], float]], unit: floa
     ends, _ = times[-1]
     steps = [(b - a) / unit / m for a, b in itertools.pairwise(ends)]
     pace = max((ends[-1] - ends[0]) for ends, _ in times) / (len(ends) - 1) / unit / m
-    workload = Workload.of(parse_scheme(case.scheme, k))
+    workload = Workload.of(case.parsed)
     simulation = simulate(_schedule(case, workload), emulated_costs(k), timeline_steps=0)
     return Measurement(
         case=case,
@@ -140,7 +148,7 @@ def _measure_on_rank(
         if case.runner == ENGINE:
             ends = _engine_times(case, rank, unit, warmup + n_steps)
         elif case.runner == BARE:
-            schedule = _schedule(case, Workload.of(parse_scheme(case.scheme, size)))
+            schedule = _schedule(case, Workload.of(case.parsed))
             ends = bare_times(schedule, rank, unit, warmup + n_steps)
         else:
             ends = peer_times(case.runner, rank, size, case.n_microbatches, unit, warmup + n_steps)
@@ -167,6 +175,6 @@ def emulated_model(scheme: str, k: int, m: int, unit: float) -> InterlockingBack
         return output.mean()
 
     main_nets = [EmulatedComponent(unit) for _ in range(k)]
-    parsed = parse_scheme(scheme, k)
-    heads = [nn.Identity() if parsed.matrix[:, j].any() else None for j in range(k - 1)]
+    parsed = Case(ENGINE, scheme, k, m).parsed
+    heads = [nn.Identity() if parsed.uses[:, j].any() else None for j in range(k - 1)]
     return build_model(main_nets, heads, parsed, lambda p: torch.optim.SGD(p, lr=0.0), loss, n_microbatches=m)

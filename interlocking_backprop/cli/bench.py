@@ -20,7 +20,6 @@ from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.common.atomic_files import replacing, write_text
 from interlocking_backprop.common.fields import Checked, Expected, at_least, each_at_least
 from interlocking_backprop.common.folders import check_folder
-from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.run_folder import environment
 
 
@@ -53,8 +52,8 @@ class EngineConfig(Checked):
         """Checks the values."""
         super().__post_init__()
         self.expect("components", min(self.components) >= 2, "at least 2, one for each process")
-        for scheme in self.schemes:
-            parse_scheme(scheme, self.components[0])
+        for case in cases(self.schemes, self.components, self.microbatches, peers=False, bare=False):
+            _ = case.parsed
 
 
 def bench(arguments: Sequence[str]) -> int:

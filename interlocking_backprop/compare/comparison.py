@@ -68,14 +68,17 @@ class Comparer:
         multiprocessing.set_forkserver_preload(list(_MODULES))
         with self._folder.locked(), interruptible() as self._interruption:
             self._folder.check_settings()
-            return self._compare(self._folder.facts() or self._look())
+            facts = self._folder.facts() or self._look()
+            for scheme, text in self._folder.keep_delays().items():
+                self._console.print(f"{scheme}: {text}", soft_wrap=True, markup=False, highlight=False)
+            return self._compare(facts)
 
     def _compare(self, facts: dict[str, Any]) -> tuple[Comparison, list[str]]:
         config, threads, metric = self._config, self._threads, facts["metric"]
-        trials = all_trials(config, threads) if config.tunes else {}
+        trials = all_trials(config, threads, self._folder.resolved) if config.tunes else {}
         self._train("trials", list(itertools.chain(*trials.values())), facts)
         chosen, problems = choose(trials, config, metric, maximize=facts["maximize"]) if trials else ({}, [])
-        runs = grid(config, threads, chosen)
+        runs = grid(config, threads, chosen, self._folder.resolved)
         self._train("runs", runs, facts)
         measurements = Measurements(config, self._folder, threads)
         self._carry_out("measurements", measurements.jobs(), self._devices[:1])
@@ -90,12 +93,12 @@ class Comparer:
             components=config.components,
             seeds=tuple(range(config.seeds)),
             batch_size=config.optimization.batch_size,
-            settings=config.settings(),
+            settings=config.settings() | self._folder.delays(),
             environment=environment(),
             runs=tuple(results.values()),
             profiles=profiles,
             estimates=estimates,
-            twins=find_twins(config.schemes, config.components),
+            twins=find_twins(config.schemes, config.components, self._folder.resolved),
         )
         return comparison, problems
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from interlocking_backprop.common.fields import NOT_NEGATIVE, POSITIVE, Expected, at_least, each_at_least
-from interlocking_backprop.scheme.phases import Phases
+from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training.config import SharedConfig, TrainConfig
 from interlocking_backprop.training.config_groups import Execution
 
@@ -56,7 +56,8 @@ class CompareConfig(SharedConfig):
 
     schemes: _Words = ("e2e", "local", "pairwise", "3wise", "pairwise-sum", "3wise-sum", "deep-supervision")
     """Schemes, between commas or spaces: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
-    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv or .json file has matrices.
+    e2e~2, e2e~2.1.1.0 and e2e~ are late, 0.5*pairwise+0.5*e2e~ is a sum, and pipedream and pipedream-2bw are baselines.
     A word with a colon is one scheme that changes over the epochs, and its commas are its own.
     --schemes e2e,local local:10,e2e compares e2e, local, and local for 10 epochs followed by e2e."""
     components: _Ints = (4,)
@@ -102,7 +103,7 @@ class CompareConfig(SharedConfig):
 
     def _check_scheme(self, text: str, k: int) -> None:
         try:
-            phases = Phases.parse(text, k)
+            phases = Phases.parse(text, k, self.least_delays)
         except ValueError as error:
             hint = " A word with a colon is one scheme; separate further schemes from it by spaces."
             raise ValueError(f"--schemes: {error}{hint if ':' in text and ',' in text else ''}") from None
@@ -112,6 +113,10 @@ class CompareConfig(SharedConfig):
                 f"--tune-epochs is {self.trial_epochs}, and scheme {text!r} changes at epoch {begins[-1]}; expected "
                 "trials that come to its last scheme."
             )
+
+    def resolved(self, scheme: str, k: int) -> str:
+        """A scheme for K components with the delays that ``~`` stands for as numbers."""
+        return resolve_phases(scheme, k, self.least_delays)
 
     @property
     def tunes(self) -> bool:

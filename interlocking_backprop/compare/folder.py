@@ -11,6 +11,7 @@ report.html …        the report
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.common.json_files import read_json
 from interlocking_backprop.compare.config import CompareConfig
+from interlocking_backprop.scheme.phases import files_in_phases
 from interlocking_backprop.scheme.text import parse_scheme
 from interlocking_backprop.training.config import RESUMABLE_FIELDS
 
@@ -98,8 +100,34 @@ class ComparisonFolder:
         """Writes down what the comparison is."""
         before = self.read("comparison.json") or {"matrices": {}}
         matrices = before["matrices"] | self._matrices()
-        content = {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
+        content = before | {"settings": self._config.settings(), "matrices": matrices, "facts": facts}
         write_text(self.path / "comparison.json", json.dumps(content, indent=1) + "\n")
+
+    def resolved(self, scheme: str, k: int) -> str:
+        """A scheme for K components with delays as numbers: those with which the comparison was begun."""
+        saved = self._delays().get(scheme, {}).get(str(k))
+        return self._config.resolved(scheme, k) if saved is None else str(saved)
+
+    def delays(self) -> dict[str, str]:
+        """By scheme and K the text with least delays written out, where a scheme asks for such."""
+        pairs = itertools.product(self._config.schemes, self._config.components)
+        found = {(scheme, k): self.resolved(scheme, k) for scheme, k in pairs}
+        return {f"{scheme}, K = {k}": text for (scheme, k), text in found.items() if text != scheme}
+
+    def keep_delays(self) -> dict[str, str]:
+        """Writes down the delays of all schemes, for starts to come; returns what `delays` does."""
+        content = self.read("comparison.json")
+        assert content is not None
+        kept = self._delays()
+        for scheme, k in itertools.product(self._config.schemes, self._config.components):
+            if (text := self.resolved(scheme, k)) != scheme:
+                kept.setdefault(scheme, {})[str(k)] = text
+        if kept != content.get("delays", {}):
+            write_text(self.path / "comparison.json", json.dumps(content | {"delays": kept}, indent=1) + "\n")
+        return self.delays()
+
+    def _delays(self) -> dict[str, dict[str, str]]:
+        return dict((self.read("comparison.json") or {}).get("delays", {}))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """An object in a JSON file of the folder; None if there is none.
@@ -119,6 +147,9 @@ class ComparisonFolder:
 
     def _matrices(self) -> dict[str, Any]:
         """The matrices of schemes that are files, which may change."""
-        parts = {part.rpartition(":")[0] or part for scheme in self._config.schemes for part in scheme.split(",")}
-        names = sorted(part for part in parts if part.endswith(".csv"))
-        return {name: parse_scheme(name, self._config.components[0]).matrix.tolist() for name in names}
+        names = sorted({name for scheme in self._config.schemes for name in files_in_phases(scheme)})
+        found = {}
+        for name in names:
+            fields = parse_scheme(name, self._config.components[0]).to_fields()
+            found[name] = [fields["matrix"], fields["delayed"]] if "delayed" in fields else fields["matrix"]
+        return found

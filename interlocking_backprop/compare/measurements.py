@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
@@ -47,7 +47,8 @@ class Measurements:
         jobs = []
         for k in config.components:
             if config.profile_steps and k not in done:
-                configs = [config.run(scheme=scheme, components=k, threads=self._threads) for scheme in config.schemes]
+                texts = {scheme: self._folder.resolved(scheme, k) for scheme in config.schemes}
+                configs = {s: config.run(scheme=text, components=k, threads=self._threads) for s, text in texts.items()}
                 args = (configs, config.profile_steps, config.pipeline_microbatches, link)
                 jobs.append(Job(f"K {k}", _measure, args, log, functools.partial(self._note, k)))
         return jobs
@@ -82,7 +83,11 @@ class Measurements:
 
 
 def _measure(
-    device: str, configs: Sequence[TrainConfig], n_steps: int, microbatches: Sequence[int], link: tuple[float, float]
+    device: str,
+    configs: Mapping[str, TrainConfig],
+    n_steps: int,
+    microbatches: Sequence[int],
+    link: tuple[float, float],
 ) -> list[list[dict[str, Any]]]:
     """Profiles and estimates of all schemes for one number of components."""
 
@@ -91,8 +96,8 @@ def _measure(
         trainer.place()
         return trainer
 
-    trainers = {config.scheme: placed(config) for config in configs}
+    trainers = {scheme: placed(config) for scheme, config in configs.items()}
     measured = profile_schemes(trainers, n_steps)
-    costs_of = network_costs(placed(configs[0], scheme="e2e", heads="all"), *link, n_steps)
+    costs_of = network_costs(placed(next(iter(configs.values())), scheme="e2e", heads="all"), *link, n_steps)
     modelled = estimate_schemes(trainers, costs_of, microbatches)
     return [[dataclasses.asdict(record) for record in records] for records in (measured, modelled)]

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ class Run:
     """A run of the comparison, in a folder as ``ibp train`` makes them.
 
     Attributes:
-        config: all that it depends on.
+        config: all that it depends on; its scheme as it was asked for.
         root: folder of the comparison.
+        scheme: that of the configuration, with delays as numbers.
     """
 
     config: TrainConfig
     root: Path
+    scheme: str
 
     @property
     def folder(self) -> Path:
@@ -52,7 +55,8 @@ class Run:
     def job(self, n_steps: int) -> Job:
         """Begins the run, which has so many steps, or goes on with it."""
         log, metrics = self.folder / "stderr.txt", self.folder / "metrics.jsonl"
-        return Job(self.name, _train, (self.config,), log, self.note, metrics, n_steps)
+        config = self.config.replace(scheme=self.scheme)
+        return Job(self.name, _train, (config,), log, self.note, metrics, n_steps)
 
     def note(self, outcome: Outcome) -> str:
         """Writes down how it ended this time, and returns a line that says so."""
@@ -103,20 +107,26 @@ class Run:
 _OUTCOME = "status, reason and seconds; remove the file to have the run begun again"
 
 
-def grid(config: CompareConfig, threads: int, chosen: dict[tuple[str, int], dict[str, float]]) -> list[Run]:
+def grid(
+    config: CompareConfig,
+    threads: int,
+    chosen: dict[tuple[str, int], dict[str, float]],
+    resolved: Callable[[str, int], str],
+) -> list[Run]:
     """All runs, those of the first seed first.
 
     Args:
         config: of the comparison.
         threads: of each run.
         chosen: by scheme and number of components, the values that were tuned.
+        resolved: gives a scheme for so many components with delays as numbers.
     """
     root = config.out.absolute()
     found = []
     for seed, k, scheme in itertools.product(range(config.seeds), config.components, config.schemes):
         values: dict[str, Any] = {"scheme": scheme, "components": k, "seed": seed, "threads": threads}
         values["out"] = root / "runs" / f"{slug(scheme)}-k{k}-s{seed}"
-        found.append(Run(config.run(**values | chosen.get((scheme, k), {})), root))
+        found.append(Run(config.run(**values | chosen.get((scheme, k), {})), root, resolved(scheme, k)))
     return found
 
 

@@ -40,6 +40,7 @@ class _Training(NamedTuple):
     """A scheme, or a baseline, with M micro-batches; checkpointed components run again in the backward pass."""
 
     name: str
+    scheme: str
     trainer: Trainer
     batch: tuple[Any, Any]
     microbatches: int
@@ -53,14 +54,14 @@ def profile_schemes(trainers: dict[str, Trainer], n_steps: int) -> list[Profile]
         trainers: by scheme, all of the same network, their models in place.
         n_steps: how many steps are timed.
     """
-    trainings = [_Training(s, t, t.first_batch(), t.config.optimization.microbatches) for s, t in trainers.items()]
+    trainings = [_Training(s, s, t, t.first_batch(), t.config.optimization.microbatches) for s, t in trainers.items()]
     for e2e in [t for t in trainings if t.name == _E2E]:
         trainings += _e2e_in_less_memory(e2e, [_peak(t) for t in trainings if t is not e2e])
     measured = profile_steps({t.name: _phases(t) for t in trainings}, n_steps, trainings[0].trainer.device)
     return [
         Profile(
             name=t.name,
-            scheme=t.trainer.config.scheme,
+            scheme=t.scheme,
             components=t.trainer.config.components,
             microbatches=t.microbatches,
             passes=_passes(t),

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.compare.config import TUNE_SEED, CompareConfig
 from interlocking_backprop.compare.results import RunResult
 from interlocking_backprop.compare.runs import Run, slug
-from interlocking_backprop.scheme.phases import Phases
 
 Key = tuple[str, int]
 """A scheme and a number of components."""
 
 
-def all_trials(config: CompareConfig, threads: int) -> dict[Key, list[Run]]:
+def all_trials(config: CompareConfig, threads: int, resolved: Callable[[str, int], str]) -> dict[Key, list[Run]]:
     """The trials of each scheme and number of components.
 
     Args:
         config: of the comparison.
         threads: of each trial.
+        resolved: gives a scheme for so many components with delays as numbers.
     """
-    return {(s, k): _trials(config, s, k, threads) for k in config.components for s in config.schemes}
+    return {(s, k): _trials(config, s, k, threads, resolved(s, k)) for k in config.components for s in config.schemes}
 
 
 def choose(
@@ -70,10 +71,10 @@ def choose(
     return chosen, problems
 
 
-def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Run]:
+def _trials(config: CompareConfig, scheme: str, k: int, threads: int, resolved: str) -> list[Run]:
     root = config.out.absolute()
     base = config.run(scheme=scheme, components=k, seed=TUNE_SEED, epochs=config.trial_epochs, test=False)
-    has_heads = any(phase.matrix[:, :-1].any() for phase in Phases.parse(scheme, k).schemes)
+    has_heads = any(phase.uses[:, :-1].any() for phase in base.phases.schemes)
     lrs = config.tune_lr or [base.of_optimizer("lr")]
     # Without heads the trials would be the same.
     factors = (has_heads and config.tune_aux_lr_factor) or [base.of_optimizer("aux_lr_factor")]
@@ -81,5 +82,5 @@ def _trials(config: CompareConfig, scheme: str, k: int, threads: int) -> list[Ru
     for lr, factor in itertools.product(lrs, factors):
         folder = root / "tuning" / f"{slug(scheme)}-k{k}-lr{lr:g}-aux{factor:g}"
         values: dict[str, Any] = {"lr": lr, "aux_lr_factor": factor, "threads": threads, "out": folder}
-        trials.append(Run(base.replace(**values), root))
+        trials.append(Run(base.replace(**values), root, resolved))
     return trials

@@ -14,7 +14,14 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from interlocking_backprop.engine.learning_rates import overwritten, rates_of, schedulers_with_factor, warn_of_lost_rate
+from interlocking_backprop.engine.credit import Credit, Gradients
+from interlocking_backprop.engine.learning_rates import (
+    overwritten,
+    rates_of,
+    scale_rates,
+    schedulers_with_factor,
+    warn_of_lost_rate,
+)
 from interlocking_backprop.engine.optimizers import (
     LRSchedulerConstructor,
     OptimizerConstructor,
@@ -47,6 +54,7 @@ class Component(nn.Module):
 
     Attributes:
         lr_schedulers: one for each optimizer that has one.
+        credit: gradients of the main net that wait for a later update.
         overwritten_rates: the learning rates of the optimizers that their schedulers have replaced by their own.
     """
 
@@ -75,6 +83,7 @@ class Component(nn.Module):
         self._shared = tuple(shared)
         self._main_parameters = list(main_net.parameters())
         self._aux_parameters = list(aux_net.parameters()) if aux_net is not None else []
+        self.credit = Credit(self._main_parameters)
 
         head_is_apart = (
             aux_optimizer_constructor is not None or aux_lr_factor != 1.0 or asks_for_role(optimizer_constructor)
@@ -184,6 +193,7 @@ class Component(nn.Module):
         self._main_optimizers, self._aux_optimizers, self.lr_schedulers = [], [], []
         self._main_parameters = list(self.main_net.parameters())
         self._aux_parameters = list(self.aux_net.parameters()) if self.aux_net is not None else []
+        self.credit = Credit(self._main_parameters)
 
     def loss_factor(self, share: float | Tensor, loss: Tensor) -> float | Tensor:
         """What the loss is multiplied with where it is differentiated.
@@ -221,6 +231,17 @@ class Component(nn.Module):
         own = [p for p in self._main_parameters if all(p is not other for other in shared)]
         return [own, *([p] for p in shared), self._aux_parameters]
 
+    def exchange_gradients(self, gradients: Gradients | None) -> Gradients:
+        """Takes the gradients of the main net out of ``.grad``, and puts others there.
+
+        Args:
+            gradients: for each parameter; None for none at all.
+        """
+        taken = [parameter.grad for parameter in self._main_parameters]
+        for n, parameter in enumerate(self._main_parameters):
+            parameter.grad = None if gradients is None else gradients[n]
+        return taken
+
     def free_gradients(self) -> None:
         """Drops the gradients of all parameters."""
         for parameter in (*self._main_parameters, *self._aux_parameters):
@@ -244,12 +265,18 @@ class Component(nn.Module):
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 scheduler.step()
 
+    def scale_learning_rate(self, factor: float) -> None:
+        """Multiplies the main net's learning rates from now on; see `Rated.scale_learning_rates`."""
+        scale_rates(self._main_optimizers, self.lr_schedulers, factor)
+
     def training_state_dict(self) -> dict[str, Any]:
-        """The state of the optimizers and LR schedulers, and that of the loss scale, if there is one."""
+        """The state of the optimizers and LR schedulers; of the loss scale, and credit under way, if there is any."""
         state: dict[str, Any] = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "lr_schedulers": [scheduler.state_dict() for scheduler in self.lr_schedulers],
         }
+        if credit := self.credit.state_dict():
+            state["credit"] = credit
         return state if self.grad_scaler is None else {**state, "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_training_state_dict(self, state: dict[str, Any]) -> None:
@@ -268,6 +295,7 @@ class Component(nn.Module):
                 )
             for target, saved in zip(targets, state[name], strict=True):
                 target.load_state_dict(saved)
+        self.credit.load_state_dict(state.get("credit", []))
         if self.grad_scaler is not None and state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])
 

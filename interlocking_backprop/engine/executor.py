@@ -7,7 +7,8 @@ been made ready. What a step has at hand meanwhile is a `State`, which begins an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -45,8 +46,11 @@ class Executor:
         transport: for the messages among the actions.
 
     Attributes:
+        is_delayed: whether passes of earlier batches are among the actions.
         current: the action that is being carried out, for whoever watches; None between steps.
     """
+
+    is_delayed = False
 
     def __init__(
         self,
@@ -74,6 +78,14 @@ class Executor:
         last_uses = last_uses_of(actions, self._work)
         self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
+    @property
+    def ages(self) -> frozenset[int]:
+        """How many steps ago, seen from the next one, the batches were of which passes are left: none here."""
+        return frozenset()
+
+    def settle_step(self) -> None:
+        """Carries out what the next step would do for batches of the past, and no more: nothing is updated."""
+
     def run(
         self,
         batch: Batch,
@@ -95,31 +107,44 @@ class Executor:
             updates: whether components are updated; if not, their gradients are dropped there.
         """
         state = State(batch, visit, on_gradients, updates)
-        is_profiled = torch._C._autograd._profiler_enabled()
+        with self._attended(batch.n_microbatches):
+            self._carry_out(state)
+        return Result(state.losses, state.exits, batch.flag)
+
+    @contextmanager
+    def _attended(self, n_microbatches: int) -> Iterator[None]:
+        """What surrounds the actions: settings of autograd and of generators, and what becomes of an exception."""
         try:
             with torch.set_grad_enabled(self._trains), preserved(self._drawn_from):
-                for action, carry_out in self._program:
-                    self.current = action
-                    if is_profiled:
-                        with record_function(str(action)):
-                            carry_out(state)
-                    else:
-                        carry_out(state)
+                yield
         except BaseException as error:
             if isinstance(error, Exception) and self.current is not None:
-                add_place(error, self.current, batch.n_microbatches)
-            for component in self._components.values() if self._trains else ():
-                component.free_gradients()
+                add_place(error, self.current, n_microbatches)
+            self._abandon()
             raise
         finally:
             self.current = None
-        return Result(state.losses, state.exits, batch.flag)
+
+    def _abandon(self) -> None:
+        """Drops what a step that has failed had accumulated."""
+        for component in self._components.values() if self._trains else ():
+            component.free_gradients()
+
+    def _carry_out(self, state: State) -> None:
+        is_profiled = torch._C._autograd._profiler_enabled()
+        for action, carry_out in self._program:
+            self.current = action
+            if is_profiled:
+                with record_function(str(action)):
+                    carry_out(state)
+            else:
+                carry_out(state)
 
     def _made_ready(
         self, action: Action, last_uses: Mapping[Action, Sequence[int]], transport: Transport | None
     ) -> Callable[[State], None]:
         """What is called to carry out an action."""
-        i, kind, m, stream = action
+        i, kind, m, stream, _ = action
         if kind is Kind.REDUCE_GRAD:
             return partial(self._reduce, i)
         if m is None:
@@ -128,8 +153,9 @@ class Executor:
         if kind in PASSES:
             done = pass_of(action, self._work[i])
             # A joint pass may be carried out in two: its I, then its W.
-            splits = done.kind == "B" and kind is not Kind.FULL_BACKWARD
-            return partial(self._backward, place, kind, stream, done.source, splits, last_uses[action])
+            half_of = done.weights if done.kind == "B" and kind is not Kind.FULL_BACKWARD else None
+            yields = None if kind is Kind.BACKWARD_WEIGHT else stream
+            return partial(self._backward, place, kind, yields, done.source, half_of, last_uses[action])
         if kind is Kind.FORWARD:
             return partial(self._forward if self._trains else self._infer, place)
         if kind is Kind.LOSS:
@@ -233,7 +259,7 @@ class Executor:
         kind: Kind,
         stream: int | None,
         source: Source,
-        splits: bool,
+        half_of: int | None,
         last_uses: Sequence[int],
         state: State,
     ) -> None:
@@ -245,7 +271,7 @@ class Executor:
                 graph.loss_gradient = []
             else:
                 del received[used]
-        input_gradient = graph.backward(kind, gradient, self._components[i].main_parameters, splits=splits)
+        input_gradient = graph.backward(kind, gradient, self._components[i].main_parameters, half_of=half_of)
         if stream is not None:
             state.streams[place][stream] = input_gradient
         self._retire(place, graph, state)

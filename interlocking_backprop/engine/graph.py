@@ -42,7 +42,7 @@ class Graph:
         self.roots = [t for t in tensors(outputs) if t.requires_grad]
         self.loss_gradient: Gradient = []
         self._passes_left = n_passes
-        self._split: SplitBackward | None = None
+        self._halves: dict[int, SplitBackward] = {}
 
     @property
     def is_used_up(self) -> bool:
@@ -67,7 +67,7 @@ class Graph:
         return total
 
     def backward(
-        self, kind: Kind, gradient: Gradient, parameters: Callable[[], Sequence[Parameter]], *, splits: bool
+        self, kind: Kind, gradient: Gradient, parameters: Callable[[], Sequence[Parameter]], *, half_of: int | None
     ) -> Gradient:
         """Runs one pass and returns the gradient of the inputs (empty for ``W``).
 
@@ -75,8 +75,8 @@ class Graph:
             kind: ``I`` for the inputs, ``W`` for the parameters, ``B`` for both.
             gradient: at the output.
             parameters: says where ``W`` and ``B`` accumulate their gradients.
-            splits: whether this is a half of a joint pass: ``I``, to be completed by a ``W`` with the same gradient, or
-                that ``W``.
+            half_of: the index of a weight gradient, if this is a half of the joint pass that yields it: ``I``, to be
+                completed by a ``W`` with the same gradient, or that ``W``.
 
         Raises:
             ValueError: if the output does not depend on anything that wants a gradient.
@@ -89,14 +89,13 @@ class Graph:
             )
         self._passes_left -= 1
         keep = not self.is_used_up
-        if kind is Kind.BACKWARD_WEIGHT and self._split is not None:
-            self._split.weights(keep_graph=keep)
-            self._split = None
+        if kind is Kind.BACKWARD_WEIGHT and half_of is not None:
+            self._halves.pop(half_of).weights(keep_graph=keep)
             return []
         leaves = self.leaves if kind is not Kind.BACKWARD_WEIGHT else []
-        if kind is Kind.BACKWARD_INPUT and splits:
-            self._split = SplitBackward(roots, leaves, parameters())
-            return self._split.inputs(gradient)
+        if kind is Kind.BACKWARD_INPUT and half_of is not None:
+            half = self._halves[half_of] = SplitBackward(roots, leaves, parameters())
+            return half.inputs(gradient)
         if kind is Kind.BACKWARD_INPUT:
             return list(
                 torch.autograd.grad(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interlocking_backprop.schedule.action import PASSES, Action
+from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.scheme.streams import ComponentWork, Pass
 
 # In the place of a stream: the gradient of the component's own loss.
@@ -15,7 +15,8 @@ def last_uses_of(actions: Sequence[Action], work: Sequence[ComponentWork]) -> di
     """For each backward pass the streams, and the gradient of the loss, that no later one starts from."""
     last: dict[Action, list[int]] = {}
     used: set[tuple[int, int | None, int]] = set()
-    for action in reversed(actions):
+    # The passes of a batch, as they follow one another over the steps.
+    for action in sorted(actions, key=lambda action: action.age)[::-1]:
         if action.kind in PASSES:
             i, m = action.component, action.microbatch
             source = pass_of(action, work[i]).source
@@ -26,6 +27,7 @@ def last_uses_of(actions: Sequence[Action], work: Sequence[ComponentWork]) -> di
 
 
 def pass_of(action: Action, work: ComponentWork) -> Pass:
-    found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
-    assert found is not None
-    return found
+    if action.kind is Kind.BACKWARD_WEIGHT:
+        return work.weight_passes[action.stream or 0]
+    assert action.stream is not None
+    return work.input_pass(action.stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
@@ -77,14 +77,51 @@ def schedulers_with_factor(
     return found
 
 
+def scale_rates(optimizers: Iterable[Optimizer], schedulers: Iterable[LRScheduler], factor: float) -> None:
+    """Multiplies learning rates, now and at every step to come, in the place of a factor that was given before.
+
+    The factor is kept in the parameter groups, and so in the state of the optimizers: whoever restores it knows by what
+    the restored rates have been multiplied.
+
+    Args:
+        optimizers: whose rates these are.
+        schedulers: of these optimizers, and perhaps others.
+        factor: what the rates are multiplied with.
+    """
+    schedulers = list(schedulers)
+    for optimizer in optimizers:
+        ratios = [factor / group.get(_FACTOR, 1.0) for group in optimizer.param_groups]
+        if any(ratio != 1.0 for ratio in ratios):
+            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                _multiply_group(group, ratio)
+                group[_FACTOR] = factor
+            for scheduler in (s for s in schedulers if s.optimizer is optimizer):
+                for each in (scheduler, *_inner(scheduler)):
+                    _multiply_own(each, ratios)
+
+
+_FACTOR = "rate_factor"
+
+
 def _multiply(scheduler: LRScheduler, factor: float) -> None:
     """Multiplies all learning rates of a OneCycleLR or a CyclicLR that has just been constructed."""
-    for group in scheduler.optimizer.param_groups:
-        for name in {"lr", "initial_lr", "max_lr", "min_lr"} & group.keys():
-            group[name] *= factor
+    groups = scheduler.optimizer.param_groups
+    for group in groups:
+        _multiply_group(group, factor)
+    _multiply_own(scheduler, [factor] * len(groups))
+
+
+def _multiply_group(group: dict[str, Any], factor: float) -> None:
+    for name in {"lr", "initial_lr", "max_lr", "min_lr"} & group.keys():
+        group[name] = group[name] * factor
+
+
+def _multiply_own(scheduler: LRScheduler, factors: Sequence[float]) -> None:
+    """Multiplies the learning rates that a scheduler keeps itself, one for each parameter group."""
     for name in ("base_lrs", "max_lrs", "_last_lr"):
         if hasattr(scheduler, name):
-            setattr(scheduler, name, [rate * factor for rate in getattr(scheduler, name)])
+            rates = zip(getattr(scheduler, name), factors, strict=True)
+            setattr(scheduler, name, [rate * factor for rate, factor in rates])
 
 
 def rates_of(optimizers: Iterable[Optimizer]) -> dict[Optimizer, list[float]]:

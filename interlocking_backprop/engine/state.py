@@ -1,4 +1,4 @@
-"""What is at hand while a batch is carried out; it begins and ends with the step."""
+"""What is at hand while a batch is carried out; it begins with its step, and ends with it unless credit is delayed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from interlocking_backprop.engine.batch import Batch
+from interlocking_backprop.engine.credit import Gradients
 from interlocking_backprop.engine.graph import Graph
 from interlocking_backprop.engine.loss_comparison import Comparison
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Gradient, Message, Packet
+from interlocking_backprop.engine.past_weights import PastWeights
 from interlocking_backprop.engine.tree import Tree
 
 Place = tuple[int, int]
@@ -38,6 +40,8 @@ class State:
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
         streams: for each place those at its input, by index.
+        weight_gradients: of main nets, by component and index, where they are not complete yet and credit is delayed.
+        past_weights: by component those that its graphs were made with, where these outlive an update.
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
@@ -51,6 +55,8 @@ class State:
         self.graphs: dict[Place, Graph] = {}
         self.at_exit: dict[Place, Packet] = {}
         self.streams: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
+        self.weight_gradients: dict[tuple[int, int], Gradients] = {}
+        self.past_weights: dict[int, PastWeights] = {}
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Protocol
@@ -89,8 +89,6 @@ def describe(model: Described) -> Description:
 
 def _row(i: int, component: Component, scheme: Scheme, device: str) -> tuple[str, ...]:
     head = component.aux_net
-    losses = np.flatnonzero(scheme.matrix[i])
-    is_window = len(losses) > 2 and losses[-1] - losses[0] == len(losses) - 1
     optimizers = dict.fromkeys(type(optimizer).__name__ for optimizer in component.optimizers)
     cells = (
         str(i),
@@ -98,11 +96,21 @@ def _row(i: int, component: Component, scheme: Scheme, device: str) -> tuple[str
         f"{_count(component.main_net.parameters()):,}",
         "" if head is None else type(head).__name__,
         "" if head is None else f"{_count(head.parameters()):,}",
-        f"{losses[0]} to {losses[-1]}" if is_window else ", ".join(map(str, losses)) or "none",
+        ", ".join(_losses(scheme, i)) or "none",
         ", ".join(optimizers),
         "another rank's" if device == "meta" else device,
     )
     return tuple(cell if len(cell) <= _LONGEST else cell[: _LONGEST - 1] + "…" for cell in cells)
+
+
+def _losses(scheme: Scheme, i: int) -> Iterator[str]:
+    """The losses that component i follows, by age."""
+    for age in (0, *scheme.delayed):
+        losses = np.flatnonzero(scheme.coefficients(age)[i])
+        is_window = len(losses) > 2 and losses[-1] - losses[0] == len(losses) - 1
+        shown = f"{losses[0]} to {losses[-1]}" if is_window else ", ".join(map(str, losses))
+        if shown:
+            yield f"{shown} (age {age})" if age else shown
 
 
 def _count(parameters: Iterable[Parameter]) -> int:

@@ -100,7 +100,8 @@ class InspectedModel(nn.Module):
         Args:
             inputs: of the network, as for `training_step`.
             targets: of the losses.
-            scheme: of as many components; by default the model's.
+            scheme: of as many components; by default the model's. Where it delays credit, these are the gradients that
+                the batch contributes to this update and to later ones together.
             by_loss: whether the terms are wanted too that each loss contributes. Each loss takes a pass through the
                 network of its own.
 
@@ -112,6 +113,7 @@ class InspectedModel(nn.Module):
         """
         scheme = self._scheme if scheme is None else scheme
         check_scheme(scheme, len(self.components))
+        scheme = scheme.undelayed
         found = self._gradients(scheme, inputs, targets)
         if by_loss:
             for j in np.flatnonzero(scheme.matrix.any(axis=0)).tolist():

@@ -15,6 +15,7 @@ import torch
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.delayed_executor import executor_of
 from interlocking_backprop.engine.executor import Executor
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.state import OnGradients, Visit
@@ -36,6 +37,7 @@ class Program(NamedTuple):
 
     schedule: Schedule
     executor: Executor
+    transport: DeviceTransport | None
 
 
 class OneProcess:
@@ -66,6 +68,7 @@ class OneProcess:
         self._components, self._losses, self._ties = components, losses, ties
         self._devices, self._costs, self._max_graphs = devices, costs, max_graphs
         self._program = lru_cache(maxsize=N_KEPT)(self._made)
+        self._latest: Program | None = None
         self._posts: dict[str, Any] = {}
         for component, device in zip(components, devices or (), strict=False):
             component.to(device)
@@ -109,7 +112,19 @@ class OneProcess:
     ) -> Result:
         assert batch is not None  # the only process reads the data
         program = self._program(workload, batch.n_microbatches, tuple(self.devices()))
-        return program.executor.run(batch, visit, on_gradients, updates=updates)
+        if not workload.is_evaluation and program is not self._latest:
+            self.settle()
+            self._latest = program
+        try:
+            return program.executor.run(batch, visit, on_gradients, updates=updates)
+        except BaseException:
+            if program.transport is not None:
+                program.transport.clear()
+            raise
+
+    def settle(self) -> None:
+        while self._latest is not None and self._latest.executor.ages:
+            self._latest.executor.settle_step()
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
@@ -138,7 +153,7 @@ class OneProcess:
             actions = merged_order(schedule, self._costs)
             transport = DeviceTransport(devices)
         validate(schedule)
-        executor = Executor(
+        executor = executor_of(
             actions,
             workload,
             dict(enumerate(self._components)),
@@ -147,4 +162,4 @@ class OneProcess:
             self._ties,
             transport,
         )
-        return Program(schedule, executor)
+        return Program(schedule, executor, transport)

@@ -36,7 +36,7 @@ def model_facts(
         "version of interlocking_backprop": __version__,
         "version of torch": torch.__version__,
         "number of components": len(components),
-        "scheme": (scheme.name, scheme.matrix.tolist()),
+        "scheme": (scheme.name, scheme.matrix.tolist(), [(d, m.tolist()) for d, m in scheme.delayed.items()]),
         "n_microbatches": n_microbatches,
         "accumulate": components[0].accumulate,
         "shared weights": [tie.holders for tie in ties],

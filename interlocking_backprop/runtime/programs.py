@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.delayed_executor import executor_of
 from interlocking_backprop.engine.executor import Executor
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Packet
@@ -24,6 +25,7 @@ from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.validate import validate
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.streams import Workload
 from interlocking_backprop.transport.announcement import digest
 from interlocking_backprop.transport.channels import Channels
@@ -124,7 +126,7 @@ class Programs:
         components = {i: self._components[i] for i in own}
         devices = dict.fromkeys(own, self._device)
         actions = schedule.actions[self._rank]
-        executor = Executor(actions, workload, components, devices, self._losses, self._ties, exchange)
+        executor = executor_of(actions, workload, components, devices, self._losses, self._ties, exchange)
         return Program(executor, exchange)
 
     def _scheduled(self, workload: Workload, n_microbatches: int) -> Scheduled:
@@ -133,4 +135,8 @@ class Programs:
         else:
             schedule = list_schedule(workload, n_microbatches, self._placement, self._costs, self._max_graphs)
         validate(schedule)
-        return Scheduled(schedule, digest([str(schedule), repr(workload.scheme.matrix.tolist())]))
+        return Scheduled(schedule, digest([str(schedule), repr(_matrices(workload.scheme))]))
+
+
+def _matrices(scheme: Scheme) -> list[object]:
+    return [scheme.matrix.tolist(), *((age, matrix.tolist()) for age, matrix in scheme.delayed.items())]

@@ -24,7 +24,7 @@ from interlocking_backprop.engine.state import OnGradients, Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import map_tensors
 from interlocking_backprop.runtime.guard import Guard
-from interlocking_backprop.runtime.programs import Programs
+from interlocking_backprop.runtime.programs import Program, Programs
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
@@ -95,6 +95,7 @@ class Ranks:
         programs = Programs(components, losses, ties, placement, rank, device, channels, costs, max_graphs)
         self._connected: _Connected | None = _Connected(world, channels, headers, programs, Session(channels))
         self._guard = Guard(world, channels, timeout)
+        self._latest: Program | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuses a copy, which would answer to the same messages."""
@@ -146,11 +147,29 @@ class Ranks:
             if batch is None:
                 batch = self._batch(announced)
             program = self._open.programs.program(announced.program, workload, batch.n_microbatches, announced.digest)
+            if program is not self._latest:
+                self._finish_batches()
+                self._latest = program
             self._guard.watch(program.executor)
-            self._open.session.begin(program.exchange)
+            self._open.session.begin(program.exchange, program.executor.ages | {0})
             result = program.executor.run(batch, visit, on_gradients, updates=updates)
             self._open.session.end()
         return result
+
+    def settle(self) -> None:
+        # All ranks have the same programs, so they all know whether there is something to do.
+        if self._latest is not None and self._latest.executor.is_delayed:
+            with self._guard.doing(Operation.SETTLE.call):
+                self._announced(Announcement(Operation.SETTLE))
+                self._finish_batches()
+
+    def _finish_batches(self) -> None:
+        """Carries out what is left of the batches under way."""
+        while self._latest is not None and (ages := self._latest.executor.ages):
+            self._guard.watch(self._latest.executor)
+            self._open.session.begin(self._latest.exchange, ages)
+            self._latest.executor.settle_step()
+            self._open.session.end()
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.n_ranks
@@ -173,6 +192,7 @@ class Ranks:
         with self._guard.doing(Operation.SHUTDOWN.call):
             world, channels, headers, _, session = self._open
             self._announced(Announcement(Operation.SHUTDOWN))
+            self._finish_batches()
             session.drain()
             channels.flush()
             headers.close()

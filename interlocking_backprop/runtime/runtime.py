@@ -59,6 +59,9 @@ class Runtime(Protocol):
             updates: whether a training step updates the components; if not, it drops their gradients there.
         """
 
+    def settle(self) -> None:
+        """Carries out what is left of batches under way, so that their credit is in hand; all ranks call this."""
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all ranks; all ranks call this."""
 

@@ -6,6 +6,7 @@ the receiver has done all that it has been given, and the other way round.
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
@@ -25,7 +26,12 @@ class DeviceTransport:
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self._devices = devices
-        self._on_the_way: dict[Message, Transfer] = {}
+        # A message of a later batch may be sent before that of an earlier one is needed.
+        self._on_the_way: defaultdict[Message, deque[Transfer]] = defaultdict(deque)
+
+    def clear(self) -> None:
+        """Drops what is on its way: the step has failed, and nobody takes it."""
+        self._on_the_way.clear()
 
     def sender(self, message: Message) -> Callable[[Tree], None]:
         return partial(self._send, message)
@@ -34,10 +40,10 @@ class DeviceTransport:
         return partial(self._receive, message)
 
     def _send(self, message: Message, value: Tree) -> None:
-        self._on_the_way[message] = Transfer(value, self._devices[message.target])
+        self._on_the_way[message].append(Transfer(value, self._devices[message.target]))
 
     def _receive(self, message: Message) -> Tree:
-        return self._on_the_way.pop(message).result()
+        return self._on_the_way[message].popleft().result()
 
 
 class Transfer:

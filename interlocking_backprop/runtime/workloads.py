@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from interlocking_backprop.engine.component import Component
@@ -18,6 +19,9 @@ class Workloads:
         components: of the model.
         heads: for each component, whether its loss can be computed.
         ties: the weights that components share.
+
+    Attributes:
+        due: for each component the last step in which credit of a batch of the past arrives.
     """
 
     def __init__(self, components: Sequence[Component], heads: tuple[bool, ...], ties: Sequence[Tie]) -> None:
@@ -25,6 +29,34 @@ class Workloads:
         together = any(component.updates_together for component in components)
         self._updates: Literal["apart", "together"] = "together" if together else "apart"
         self._known: Workload | None = None
+        self.due = [-1] * len(components)
+
+    def of_step(self, scheme: Scheme, step: int) -> Workload:
+        """The workload of a step that trains, with what is under way from steps by other schemes.
+
+        Args:
+            scheme: by which the batch is trained on.
+            step: how many training steps came before.
+
+        Raises:
+            ValueError: as `of`.
+        """
+        workload = self.of(scheme)
+        carried = tuple(
+            i
+            for i, due in enumerate(self.due)
+            if due >= step and workload.trainable[i] and not (workload.max_delay and workload.delays(i))
+        )
+        return replace(workload, carried=carried) if carried else workload
+
+    def under_way(self, step: int) -> dict[str, list[int]]:
+        """What has to be saved of it before a step: nothing if no credit is under way."""
+        return {"due": self.due} if max(self.due) >= step else {}
+
+    def note(self, workload: Workload, step: int) -> None:
+        """Notes that a step has put credit under way."""
+        if workload.max_delay:
+            self.due = [max(due, step + max(workload.delays(i), default=0)) for i, due in enumerate(self.due)]
 
     def of(self, scheme: Scheme) -> Workload:
         """The workload of a training step with a scheme and with what is frozen now.
@@ -39,8 +71,23 @@ class Workloads:
         known = self._known
         if known is None or known.scheme is not scheme or (known.trainable, known.ties) != (trainable, ties):
             check_scheme(scheme, len(self._components))
+            if scheme.max_delay:
+                _check_can_be_late(scheme, self._components)
             if known is not None and known.trainable != trainable:
                 for component in self._components:
                     component.check_unfrozen()
             known = self._known = Workload(scheme, self._heads, trainable, ties, updates=self._updates)
         return known
+
+
+def _check_can_be_late(scheme: Scheme, components: Sequence[Component]) -> None:
+    if any(component.accumulate > 1 for component in components):
+        raise ValueError(
+            f"scheme {scheme.name!r} delays credit, and accumulate is {components[0].accumulate}; ages count updates, "
+            "so expected an update in every step: cut a larger batch into micro-batches (n_microbatches) instead."
+        )
+    if any(component.grad_scaler is not None for component in components):
+        raise ValueError(
+            f"scheme {scheme.name!r} delays credit, and there is a grad_scaler, whose scale would have changed until "
+            "it arrives; train in bfloat16, which needs none."
+        )

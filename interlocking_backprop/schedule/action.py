@@ -3,7 +3,7 @@
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
 gradients (``2L0``), the optimizer update (``2U``) and the evaluation of what comes out at an exit (``2E0``). Several
 gradients can cross a boundary, so the index of the stream stands behind a dot where it is not 0 (``2I0.1``,
-``2SEND_B0.1``; ``2I0`` is stream 0).
+``2SEND_B0.1``; ``2I0`` is stream 0). What a step does for the batch of d steps ago bears that age (``2W0~3``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Kind(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    __hash__ = str.__hash__  # that of Enum is written in Python, and actions are looked up by the million
+
     @property
     def is_communication(self) -> bool:
         """Whether the action exchanges a message with another rank of the pipeline."""
@@ -58,7 +60,9 @@ _OTHER_END = {
     Kind.RECV_B: (Kind.SEND_B, 1),
 }
 _KINDS = "|".join(sorted((kind.value for kind in Kind), key=len, reverse=True))
-_ACTION = re.compile(rf"(?P<component>\d+)(?P<kind>{_KINDS})(?P<microbatch>\d+)?(?:\.(?P<stream>\d+))?")
+_ACTION = re.compile(
+    rf"(?P<component>\d+)(?P<kind>{_KINDS})(?P<microbatch>\d+)?(?:\.(?P<stream>\d+))?(?:~(?P<age>\d+))?", re.ASCII
+)
 
 
 class Action(NamedTuple):
@@ -70,13 +74,16 @@ class Action(NamedTuple):
         microbatch: index of the micro-batch; None for ``U`` and ``REDUCE_GRAD``.
         stream: for ``I`` and ``B`` the stream, at the input of the component, that is computed; for ``SEND_B`` the
             one that is sent; for ``RECV_B`` the one, at the input of the next component, that arrives. Else None.
-            ``B`` of component 0 does not exist: without input gradient it is ``W``.
+            ``B`` of component 0 does not exist: without input gradient it is ``W``. For a ``W`` it is the index of the
+            weight gradient where there are several of different ages, and None for the first.
+        age: how many steps ago the batch was that the action is for.
     """
 
     component: int
     kind: Kind
     microbatch: int | None = None
     stream: int | None = None
+    age: int = 0
 
     def __str__(self) -> str:
         return f"{self.component}{self.short}"
@@ -85,11 +92,12 @@ class Action(NamedTuple):
     def short(self) -> str:
         """The string without the component, for where that is clear."""
         microbatch = "" if self.microbatch is None else self.microbatch
-        return f"{self.kind}{microbatch}" + (f".{self.stream}" if self.stream else "")
+        stream = f".{self.stream}" if self.stream else ""
+        return f"{self.kind}{microbatch}{stream}" + (f"~{self.age}" if self.age else "")
 
     @property
     def other_end(self) -> Action:
-        """The receive that belongs to a send, or the send that belongs to a receive."""
+        """The receive that belongs to a send, or the send that belongs to a receive; for the batch of the step."""
         kind, distance = _OTHER_END[self.kind]
         return Action(self.component + distance, kind, self.microbatch, self.stream)
 
@@ -98,17 +106,22 @@ class Action(NamedTuple):
         """The reverse of ``str(action)``.
 
         Raises:
-            ValueError: if the text is not of the form ``[component][kind][micro-batch][.stream]``, e.g. ``2F0``.
+            ValueError: if the text is not of the form ``[component][kind][micro-batch][.stream][~age]``, e.g. ``2F0``.
         """
         match = _ACTION.fullmatch(text.strip())
         if match:
             kind = Kind(match["kind"])
             stream = int(match["stream"] or 0) if kind.has_stream else None
+            if kind is Kind.BACKWARD_WEIGHT and int(match["stream"] or 0):
+                stream = int(match["stream"])
             microbatch = int(match["microbatch"]) if match["microbatch"] else None
-            well_formed = (microbatch is not None) == kind.has_microbatch and (kind.has_stream or not match["stream"])
-            if well_formed:
-                return cls(int(match["component"]), kind, microbatch, stream)
+            has_stream = kind.has_stream or stream is not None
+            well_formed = (microbatch is not None) == kind.has_microbatch and (has_stream or not match["stream"])
+            if well_formed and (kind.has_microbatch or not match["age"]):
+                return cls(int(match["component"]), kind, microbatch, stream, int(match["age"] or 0))
         raise ValueError(
             f"{text!r} is not an action; expected [component][kind][micro-batch], e.g. 2F0, with the stream "
-            f"behind a dot where there are several, e.g. 2I0.1; kinds: {' '.join(kind.value for kind in Kind)}."
+            "behind a dot where there are several, e.g. 2I0.1, and the age of its batch, e.g. 2W0~3; kinds: "
+            + " ".join(kind.value for kind in Kind)
+            + "."
         )

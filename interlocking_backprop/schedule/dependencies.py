@@ -1,13 +1,18 @@
-"""What must have happened before an action can run: one place for the validator, the simulator and the scheduler."""
+"""What must have happened before an action can run: one place for the validator, the simulator and the scheduler.
+
+Where a scheme delays credit, a step carries out passes of earlier batches, each with an age: how many steps ago its
+batch was. What such a pass needs may have happened in an earlier step; how many steps before is the difference of ages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from interlocking_backprop.common.checks import check_whole
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
+from interlocking_backprop.schedule.ages import PassAges
 from interlocking_backprop.scheme.streams import Pass, Workload
 
 
@@ -19,7 +24,8 @@ class Dependencies:
         workload: the scheme and the network.
         n_microbatches: M.
         placement: for each component its rank. Neighbours on one rank hand over without a message.
-        split: the components whose joint backward pass ``B`` is carried out as ``I`` and ``W``.
+        split: the components whose joint backward passes ``B`` are carried out as ``I`` and ``W``.
+        ages: of the passes of each component; by default every pass belongs to the batch of the step.
 
     Raises:
         ValueError: if there are no micro-batches, or the placement is impossible.
@@ -29,6 +35,7 @@ class Dependencies:
     n_microbatches: int
     placement: tuple[int, ...]
     split: frozenset[int] = frozenset()
+    ages: tuple[PassAges, ...] = ()
 
     def __post_init__(self) -> None:
         check_whole("n_microbatches", self.n_microbatches)
@@ -50,7 +57,19 @@ class Dependencies:
 
         The messages of a channel are received in the order in which they are sent.
         """
-        return self.placement[receive.other_end.component], self.placement[receive.component], receive.kind
+        source = receive.component + (-1 if receive.kind is Kind.RECV_F else 1)
+        return self.placement[source], self.placement[receive.component], receive.kind
+
+    def other_end(self, action: Action) -> Action:
+        """The receive that belongs to a send, or the send that belongs to a receive."""
+        end = action.other_end
+        if end.kind is Kind.SEND_B:
+            return end._replace(age=self._input_age(end.component, end.stream))
+        return end._replace(age=self._arrival_age(end.component, end.stream)) if end.kind is Kind.RECV_B else end
+
+    def steps_before(self, action: Action, needed: Action) -> int:
+        """How many steps before an action the prerequisite is carried out; 0 if it is in the same step."""
+        return 0 if action.microbatch is None else action.age - needed.age
 
     def n_messages(self, action: Action) -> int:
         """How many messages an action sends to other ranks."""
@@ -61,9 +80,10 @@ class Dependencies:
     def backward_pass(self, action: Action) -> Pass:
         """The pass that an ``I``, ``W`` or ``B`` action carries out, wholly or in part."""
         work = self.workload.components[action.component]
-        found = work.weight_pass if action.stream is None else work.input_pass(action.stream)
-        assert found is not None
-        return found
+        if action.kind is Kind.BACKWARD_WEIGHT:
+            return work.weight_passes[action.stream or 0]
+        assert action.stream is not None
+        return work.input_pass(action.stream)
 
     def owed(self) -> Iterator[Action]:
         """All actions of a step, messages included, component by component."""
@@ -78,26 +98,49 @@ class Dependencies:
 
     def compute(self, i: int, m: int) -> list[Action]:
         """What component i computes for micro-batch m."""
-        return [Action(i, kind, m, stream) for kind, stream in self._computed[i]]
+        return [Action(i, kind, m, stream, age) for kind, stream, age in self._computed[i]]
 
     @cached_property
-    def _computed(self) -> list[list[tuple[Kind, int | None]]]:
-        """What each component computes for a micro-batch: kinds and streams."""
-        found: list[list[tuple[Kind, int | None]]] = []
+    def _computed(self) -> list[list[tuple[Kind, int | None, int]]]:
+        """What each component computes for a micro-batch: kinds, streams and ages."""
+        found: list[list[tuple[Kind, int | None, int]]] = []
         for i, work in enumerate(self.workload.components):
             found.append([])
             if work.is_idle:
                 continue
-            found[i].append((Kind.FORWARD, None))
+            found[i].append((Kind.FORWARD, None, 0))
             if work.evaluates_exit:
-                found[i].append((Kind.EXIT, None))
+                found[i].append((Kind.EXIT, None, 0))
             if work.computes_loss:
-                found[i].append((Kind.LOSS, None))
+                found[i].append((Kind.LOSS, None, 0))
             for p in work.passes:
-                if p.kind == "B" and i in self.split:
-                    found[i] += [(Kind.BACKWARD_INPUT, p.stream), (Kind.BACKWARD_WEIGHT, None)]
-                else:
-                    found[i].append((Kind(p.kind), p.stream))
+                is_split = p.kind == "B" and i in self.split
+                if p.stream is not None:
+                    kind = Kind.BACKWARD_INPUT if is_split else Kind(p.kind)
+                    found[i].append((kind, p.stream, self._input_age(i, p.stream)))
+                if p.kind == "W" or is_split:
+                    age = self.ages[i].weights[p.weights or 0] if self.ages else 0
+                    found[i].append((Kind.BACKWARD_WEIGHT, p.weights or None, age))
+        return found
+
+    def _input_age(self, i: int, stream: int | None) -> int:
+        return self.ages[i].inputs[stream or 0] if self.ages else 0
+
+    def _arrival_age(self, i: int, stream: int | None) -> int:
+        """Of a stream that component i receives: that of the first pass that needs it."""
+        return self._arrival_ages[i][stream or 0] if self.ages else 0
+
+    @cached_property
+    def _arrival_ages(self) -> list[dict[int, int]]:
+        """For each component the ages at which the streams from above are needed."""
+        found: list[dict[int, int]] = []
+        for i, work in enumerate(self.workload.components):
+            found.append({})
+            for p in work.passes:
+                # The first half of a joint pass needs it, if it is carried out in two.
+                age = self._input_age(i, p.stream) if p.stream is not None else self.ages[i].weights[p.weights or 0]
+                for stream, _ in p.source.streams:
+                    found[i][stream] = min(age, found[i].get(stream, age))
         return found
 
     def _messages(self, i: int, m: int) -> Iterator[Action]:
@@ -106,17 +149,20 @@ class Dependencies:
             yield Action(i, Kind.SEND_F, m)
             yield Action(i + 1, Kind.RECV_F, m)
             for s in range(len(self.workload.components[i + 1].streams)):
-                yield Action(i + 1, Kind.SEND_B, m, s)
-                yield Action(i, Kind.RECV_B, m, s)
+                yield Action(i + 1, Kind.SEND_B, m, s, self._input_age(i + 1, s))
+                yield Action(i, Kind.RECV_B, m, s, self._arrival_age(i, s))
 
     def prerequisites(self, action: Action) -> list[Action]:
-        """The actions that must have ended before this one begins; a receive waits for its send."""
-        i, kind, m, s = action
+        """The actions that must have ended before this one begins; a receive waits for its send.
+
+        Some of them are in earlier steps: see `steps_before`.
+        """
+        i, kind, m, s, _ = action
         if kind in PASSES:
             source = self.backward_pass(action).source
             needed = [Action(i, Kind.LOSS if source.loss else Kind.FORWARD, m)]
             for stream, _ in source.streams:
-                arrives = Action(i, Kind.RECV_B, m, stream)
+                arrives = Action(i, Kind.RECV_B, m, stream, self._arrival_age(i, stream))
                 needed.append(arrives if self.crosses(i) else self._yields_stream(i + 1, m, stream))
             return needed
         if kind is Kind.FORWARD:
@@ -126,7 +172,7 @@ class Dependencies:
         if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F):
             return [Action(i, Kind.FORWARD, m)]
         if kind in (Kind.RECV_F, Kind.RECV_B):
-            return [action.other_end]
+            return [self.other_end(action)]
         if kind is Kind.SEND_B:
             assert s is not None
             return [self._yields_stream(i, m, s)]
@@ -134,11 +180,17 @@ class Dependencies:
             weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         # An update.
-        together = self.workload.updates == "together"
-        awaited = range(self.workload.n_components) if together else [i]
-        needed = [a for j in awaited for m in range(self.n_microbatches) for a in self.compute(j, m)]
-        sharers = sorted({k for j in awaited for k in self.workload.sharers(j)})
-        return needed + [Action(j, Kind.REDUCE_GRAD) for j in sharers]
+        computed = (a for j in self.awaited(i) for m in range(self.n_microbatches) for a in self.compute(j, m))
+        return [*computed, *self.reductions(i)]
+
+    def awaited(self, i: int) -> Sequence[int]:
+        """The components all of whose computing the update of component i waits for."""
+        return range(self.workload.n_components) if self.workload.updates == "together" else [i]
+
+    def reductions(self, i: int) -> list[Action]:
+        """The exchanges of gradients that the update of component i waits for."""
+        sharers = sorted({k for j in self.awaited(i) for k in self.workload.sharers(j)})
+        return [Action(j, Kind.REDUCE_GRAD) for j in sharers]
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""
@@ -148,9 +200,12 @@ class Dependencies:
         return [j for j in sorted(holders) if self.placement[j] != self.placement[i]]
 
     def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
-        return Action(i, self._stream_kinds[i][stream], m, stream)
+        return Action(i, self._stream_kinds[i][stream], m, stream, self._input_age(i, stream))
 
     @cached_property
     def _stream_kinds(self) -> list[dict[int, Kind]]:
         """For each component the kind of action that yields a stream."""
-        return [{stream: kind for kind, stream in computed if stream is not None} for computed in self._computed]
+        return [
+            {stream: kind for kind, stream, _ in computed if stream is not None and kind is not Kind.BACKWARD_WEIGHT}
+            for computed in self._computed
+        ]

@@ -2,140 +2,170 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
-from interlocking_backprop.schedule.action import PASSES, Action, Kind
-from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.action import PASSES, Kind
+from interlocking_backprop.schedule.clock import TOLERANCE, advances
+from interlocking_backprop.schedule.precedence import Precedence
 from interlocking_backprop.schedule.rules import Rule
 
 
-class GreedyScheduler:
-    """Simulates ranks that choose by a rule, step after step.
+class GreedyStep(NamedTuple):
+    """A step of ranks that choose by a rule.
 
-    Args:
-        dependencies: what must precede what.
-        costs: how long everything takes.
-        rule: how a rank chooses.
+    Attributes:
+        order: the numbers of all actions and joins, in an order in which they can be carried out one by one; those of a
+            rank are in the order that it has chosen.
+        times: when each action and join ended.
+        ends: when each rank ended the step.
     """
 
-    def __init__(self, dependencies: Dependencies, costs: Costs, rule: Rule) -> None:
-        self._actions = [a for a in dependencies.owed() if not a.kind.is_communication]
-        index = {action: n for n, action in enumerate(self._actions)}
-        self._rank = [dependencies.placement[a.component] for a in self._actions]
-        self._duration = [costs.duration(a, follows_split=a.component in dependencies.split) for a in self._actions]
-        self._priority = [rule.priority(a, dependencies) for a in self._actions]
-        # For each action those that need it, and how long its message is on the way to them.
-        self._successors: list[list[tuple[int, float]]] = [[] for _ in self._actions]
-        self._n_needed = [0] * len(self._actions)
-        for n, action in enumerate(self._actions):
-            for source, delay in _sources(action, dependencies, costs):
-                self._successors[index[source]].append((n, delay))
-                self._n_needed[n] += 1
-        self._n_of_rank = Counter(self._rank)
-        self._n_passes = Counter(a.component for a in self._actions if a.kind in PASSES and a.microbatch == 0)
-        self._most_graphs = rule.most_graphs(dependencies.workload, dependencies.n_microbatches)
+    order: list[int]
+    times: list[float]
+    ends: list[float]
 
-    def orders(self, n_steps: int) -> list[list[Action]]:
-        """The order of each rank in the last of several steps that follow one another without a flush.
+
+class GreedyScheduler:
+    """Ranks that choose by a rule, step after step.
+
+    Args:
+        precedence: what waits for what.
+        rule: how a rank chooses.
+
+    Attributes:
+        was_held_up: whether a forward pass had to wait until fewer graphs were alive.
+    """
+
+    def __init__(self, precedence: Precedence, rule: Rule) -> None:
+        self.was_held_up = False
+        self._precedence = precedence
+        dependencies, actions = precedence.dependencies, precedence.actions
+        # The place of each action in the order of preference: ranks compare places.
+        keys = [rule.priority(action, dependencies) for action in actions]
+        self._preferred = sorted(range(len(actions)), key=keys.__getitem__)
+        self._place = [0] * len(actions)
+        for place, n in enumerate(self._preferred):
+            self._place[n] = place
+        m = dependencies.n_microbatches
+        self._most_graphs = rule.most_graphs(dependencies.workload, m)
+        # Late passes keep graphs of several batches alive, and to wait for their end could be to wait for ever.
+        self._is_bounded = self._most_graphs < m and not dependencies.ages
+        self._component = [a.component for a in actions]
+        self._is_forward = [a.kind is Kind.FORWARD for a in actions]
+        self._is_pass = [a.kind in PASSES for a in actions]
+        self._n_passes = [0] * (dependencies.workload.n_components * m)
+        for graph, is_pass in zip(precedence.graph, self._is_pass, strict=True):
+            self._n_passes[graph] += is_pass
+
+    def run(self, n_steps: int) -> GreedyStep:
+        """The last of several steps that follow one another without a flush.
+
+        What a step comes to depends on when its ranks begin it, and so it is the last one already if these times have
+        all moved on alike since the step before: those to come are the same.
 
         Raises:
             ValueError: if the ranks come to wait for one another for ever.
         """
-        ranks = [_Rank() for _ in self._n_of_rank]
-        steps: dict[int, _Step] = {}
-        events = [(0.0, r) for r in range(len(ranks))]  # the times at which a rank may find something to do
+        across = [(source, back) for _, source, back, _ in self._precedence.across]
+        past: list[list[float]] = []  # the times of the steps so far
+        begins = state = [0.0] * self._precedence.n_ranks
+        while True:
+            step = self._step(begins, past)
+            past.append(step.times)
+            waited_for = [past[-b][n] for n, back in across if back <= len(past) for b in range(1, back + 1)]
+            before, state = state, [*step.ends, *waited_for]
+            if len(past) == n_steps:
+                return step
+            if len(before) == len(state):
+                least, most = advances(before, state)
+                if most - least <= TOLERANCE * most:
+                    return step
+            begins = step.ends
+
+    def _step(self, begins: Sequence[float], past: Sequence[Sequence[float]]) -> GreedyStep:
+        """One step.
+
+        Args:
+            begins: when each rank begins it.
+            past: the times of the steps before.
+        """
+        precedence, preferred, place = self._precedence, self._preferred, self._place
+        rank, duration, followers = precedence.rank, precedence.duration, precedence.followers
+        n_actions = len(precedence.actions)
+        missing = precedence.n_awaited.copy()
+        ready = [0.0] * len(rank)
+        for n, source, steps_back, delay in precedence.across:
+            if steps_back <= len(past):
+                ready[n] = max(ready[n], past[-steps_back][source] + delay)
+        times = [0.0] * len(rank)
+        free = list(begins)
+        at_hand: list[list[int]] = [[] for _ in free]  # places of the actions that a rank could carry out next
+        coming: list[list[tuple[float, int]]] = [[] for _ in free]  # of those that it could from a time on
+        events = [(time, r) for r, time in enumerate(free)]  # the times at which a rank may find something to do
+        for n in range(n_actions):
+            if missing[n] == 0:
+                coming[rank[n]].append((ready[n], place[n]))
+                events.append((ready[n], rank[n]))
+        for heap in (events, *coming):
+            heapify(heap)
+        alive = [0] * precedence.dependencies.workload.n_components
+        passes_left = self._n_passes.copy()
+        held_up: list[list[int]] = [[] for _ in alive]  # places of forward passes for which too many graphs are alive
+        order: list[int] = []
         while events:
-            now, r = heapq.heappop(events)
-            rank = ranks[r]
-            if rank.step == n_steps or now < rank.free_at:
+            now, r = heappop(events)
+            if now < free[r]:
                 continue
-            if rank.step not in steps:
-                steps[rank.step] = _Step(self._n_needed, self._rank)
-            step = steps[rank.step]
-            options = [n for n in step.waiting[r] if not self._is_blocked(self._actions[n], rank)]
-            at_hand = [n for n in options if step.ready[n] <= now]
-            if not at_hand:
-                if options:
-                    heapq.heappush(events, (min(step.ready[n] for n in options), r))
+            here, later = at_hand[r], coming[r]
+            while later and later[0][0] <= now:
+                heappush(here, heappop(later)[1])
+            while here:
+                chosen = preferred[heappop(here)]
+                if not self._is_bounded or not self._is_forward[chosen]:
+                    break
+                i = self._component[chosen]
+                if alive[i] < self._most_graphs:
+                    break
+                held_up[i].append(place[chosen])
+                self.was_held_up = True
+            else:
                 continue
-            chosen = min(at_hand, key=self._priority.__getitem__)
-            step.waiting[r].remove(chosen)
-            self._count_graphs(self._actions[chosen], rank)
-            rank.free_at = now + self._duration[chosen]
-            for n, delay in self._successors[chosen]:
-                if step.satisfy(n, rank.free_at + delay):
-                    step.waiting[self._rank[n]].append(n)
-                    heapq.heappush(events, (step.ready[n], self._rank[n]))
-            heapq.heappush(events, (rank.free_at, r))
-            rank.order.append(self._actions[chosen])
-            if len(rank.order) == self._n_of_rank[r]:
-                rank.step += 1
-                rank.order = rank.order if rank.step == n_steps else []
-        if any(rank.step < n_steps for rank in ranks):
+            if self._is_bounded:
+                i, graph = self._component[chosen], precedence.graph[chosen]
+                if self._is_forward[chosen]:
+                    alive[i] += passes_left[graph] > 0
+                elif self._is_pass[chosen]:
+                    passes_left[graph] -= 1
+                    if passes_left[graph] == 0:
+                        alive[i] -= 1
+                        while held_up[i]:
+                            heappush(here, held_up[i].pop())
+            free[r] = times[chosen] = end = now + duration[chosen]
+            heappush(events, (end, r))
+            done = [chosen]
+            for source in done:
+                order.append(source)
+                for n, delay in followers[source]:
+                    time = times[source] + delay
+                    if time > ready[n]:
+                        ready[n] = time
+                    else:
+                        time = ready[n]
+                    missing[n] -= 1
+                    if missing[n]:
+                        continue
+                    if n >= n_actions:  # a join
+                        times[n] = time
+                        done.append(n)
+                        continue
+                    q = rank[n]
+                    if time < free[q] or (q == r and time == end):
+                        heappush(at_hand[q], place[n])  # there when the rank is free
+                    else:
+                        heappush(coming[q], (time, place[n]))
+                        heappush(events, (time, q))
+        if len(order) < len(rank):
             raise ValueError("by this rule the ranks wait for one another for ever; use another one of RULES.")
-        return [rank.order for rank in ranks]
-
-    def _is_blocked(self, action: Action, rank: _Rank) -> bool:
-        return action.kind is Kind.FORWARD and rank.n_alive[action.component] >= self._most_graphs
-
-    def _count_graphs(self, action: Action, rank: _Rank) -> None:
-        i, m = action.component, action.microbatch
-        if action.kind is Kind.FORWARD and self._n_passes[i]:
-            rank.n_alive[i] += 1
-            rank.passes_left[i, m] = self._n_passes[i]
-        elif action.kind in PASSES:
-            rank.passes_left[i, m] -= 1
-            rank.n_alive[i] -= rank.passes_left[i, m] == 0
-
-
-class _Rank:
-    """What a rank has come to: its step, its order in it so far, and for each component how many graphs are alive."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.free_at = 0.0
-        self.order: list[Action] = []
-        self.n_alive: Counter[int] = Counter()
-        self.passes_left: dict[tuple[int, int | None], int] = {}
-
-
-class _Step:
-    """What has happened of one step, over all ranks.
-
-    Attributes:
-        ready: for each action when it can begin, as far as that is known.
-        waiting: for each rank the actions that have all they need, or will have it at a known time.
-    """
-
-    def __init__(self, n_needed: Sequence[int], ranks: Sequence[int]) -> None:
-        self._missing = list(n_needed)
-        self.ready = [0.0] * len(n_needed)
-        self.waiting: defaultdict[int, list[int]] = defaultdict(list)
-        for n, count in enumerate(n_needed):
-            if count == 0:
-                self.waiting[ranks[n]].append(n)
-
-    def satisfy(self, n: int, time: float) -> bool:
-        """Notes that something an action needs is there from a time on; returns whether that was the last thing."""
-        self.ready[n] = max(self.ready[n], time)
-        self._missing[n] -= 1
-        return self._missing[n] == 0
-
-
-def _sources(action: Action, dependencies: Dependencies, costs: Costs) -> Iterator[tuple[Action, float]]:
-    """The compute actions that an action waits for, with the time that the message of each takes."""
-    rank = dependencies.placement[action.component]
-    for needed in dependencies.prerequisites(action):
-        if needed.kind.is_communication:
-            send = needed.other_end
-            yield dependencies.prerequisites(send)[0], costs.occupancy(send) + costs.latency
-        elif needed.kind is Kind.REDUCE_GRAD and dependencies.placement[needed.component] != rank:
-            yield needed, costs.occupancy(needed) + costs.latency
-        else:
-            yield needed, 0.0
-    # Gradients accumulate in the order of the micro-batches.
-    if action.kind in (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD) and action.microbatch:
-        yield action._replace(microbatch=action.microbatch - 1), 0.0
+        return GreedyStep(order, times, free)

@@ -34,17 +34,29 @@ e2e in the order that is kept; the joint backward passes are in two, so that the
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from interlocking_backprop.schedule.action import Action
+from interlocking_backprop.schedule.ages import PassAges, Slack, pass_ages
+from interlocking_backprop.schedule.bounds import least_step_time
+from interlocking_backprop.schedule.clock import Clock, steady_step_time
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.dependencies import Dependencies
-from interlocking_backprop.schedule.greedy import GreedyScheduler
+from interlocking_backprop.schedule.greedy import GreedyScheduler, GreedyStep
+from interlocking_backprop.schedule.memory import peak_graphs
 from interlocking_backprop.schedule.messages import with_messages
+from interlocking_backprop.schedule.precedence import Precedence
 from interlocking_backprop.schedule.rules import RULES, Rule
 from interlocking_backprop.schedule.schedule import Schedule
-from interlocking_backprop.schedule.simulate import simulate
 from interlocking_backprop.scheme.streams import Workload
+
+_AS_SHORT = 1e-3  # steps that differ by less are as short as one another
+# By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits.
+_SLACKS = [Slack(inputs, weights) for inputs in (5 / 6, 2 / 3, 1 / 2, 1 / 3, 0.0) for weights in (1 / 3, 0.0)]
+
+_Kind = tuple[frozenset[int], tuple[PassAges, ...]]
+"""Of orders: the components whose joint passes are in two, and the ages of the passes."""
 
 
 def list_schedule(
@@ -73,37 +85,81 @@ def list_schedule(
     """
     placement = tuple(placement)
     costs = costs or Costs.uniform(workload.n_components, split_weight=1.0)
-    busy: defaultdict[int, float] = defaultdict(float)
-    for action in Dependencies(workload, n_microbatches, placement).owed():
-        busy[placement[action.component]] += costs.duration(action)
-    best: tuple[float, int, Schedule] | None = None
+    splits = {rule: workload.joint if rule.split else frozenset() for rule in rules}
+    kinds = {
+        split: dict.fromkeys(pass_ages(workload, n_microbatches, placement, costs, split, slack) for slack in _SLACKS)
+        for split in splits.values()
+    }
+    choices = [(rule, (split, ages)) for rule, split in splits.items() for ages in kinds[split]]
+    owed = {kind: Dependencies(workload, n_microbatches, placement, *kind) for _, kind in choices}
+    limits = {kind: least_step_time(dependencies, costs) for kind, dependencies in owed.items()}
+    numbered: dict[_Kind, Precedence] = {}
+    settled: set[tuple[str, bool, _Kind]] = set()  # the choices that no longer hang on the bound on graphs
+    best: _Found | None = None
     leanest: int | None = None
-    different: dict[tuple[str, bool, bool, int], Rule] = {}
-    for rule in rules:
-        most_graphs = rule.most_graphs(workload, n_microbatches)
-        different.setdefault((rule.order, rule.by_microbatch, rule.split, most_graphs), rule)
-    for rule in different.values():
-        schedule = _order(workload, n_microbatches, placement, costs, rule)
-        simulation = simulate(schedule, costs, timeline_steps=0)
-        time, peak = simulation.step_time, max(simulation.peak_graphs)
-        leanest = peak if leanest is None else min(leanest, peak)
-        if max_graphs is not None and peak > max_graphs:
+    for rule, kind in choices:
+        choice = rule.order, rule.by_microbatch, kind
+        if choice in settled or (best is not None and limits[kind] > best.time * (1 + _AS_SHORT)):
             continue
-        if best is None or time < best[0] * 0.999 or (time <= best[0] * 1.001 and peak < best[1]):
-            best = (time, peak, schedule)
-        if time <= max(busy.values()) * 1.001:
-            break  # the rank that has the most to do is never idle
+        if kind not in numbered:
+            numbered[kind] = Precedence(owed[kind], costs)
+        scheduler = GreedyScheduler(numbered[kind], rule)
+        step = scheduler.run(n_steps=6 + 3 * workload.max_delay)
+        if not scheduler.was_held_up:
+            settled.add(choice)
+        time = _step_time(numbered[kind], step, limits[kind])
+        if best is not None and time > best.time * (1 + _AS_SHORT):
+            continue
+        orders = _orders(numbered[kind], step)
+        found = _Found(time, max(map(peak_graphs, orders)), orders, owed[kind])
+        leanest = found.peak if leanest is None else min(leanest, found.peak)
+        if max_graphs is not None and found.peak > max_graphs:
+            continue
+        if best is None or time < best.time * (1 - _AS_SHORT) or found.peak < best.peak:
+            best = found
+        if time <= min(limits.values()) * (1 + _AS_SHORT):
+            break
     if best is None:
         raise ValueError(
             f"max_graphs is {max_graphs}, but scheme {workload.scheme.name!r} with {n_microbatches} micro-batches "
             f"keeps at least {leanest} graphs alive on a rank; allow so many, or use a shorter horizon."
         )
-    return best[2]
+    actions = with_messages(best.orders, best.dependencies)
+    return Schedule(workload, n_microbatches, placement, actions)
 
 
-def _order(workload: Workload, n_microbatches: int, placement: tuple[int, ...], costs: Costs, rule: Rule) -> Schedule:
-    """The order that a rule leads to, once the steps follow one another steadily."""
-    split = workload.joint if rule.split else frozenset()
-    dependencies = Dependencies(workload, n_microbatches, placement, split)
-    orders = GreedyScheduler(dependencies, costs, rule).orders(n_steps=6)
-    return Schedule(workload, n_microbatches, placement, with_messages(orders, dependencies))
+class _Found(NamedTuple):
+    """What a rule has led to.
+
+    Attributes:
+        time: of a step, once the steps follow one another steadily.
+        peak: the most graphs alive on a rank.
+        orders: for each rank the actions that compute.
+        dependencies: of these actions.
+    """
+
+    time: float
+    peak: int
+    orders: list[list[Action]]
+    dependencies: Dependencies
+
+
+def _step_time(precedence: Precedence, step: GreedyStep, limit: float) -> float:
+    """The time of a step in an order that is settled, with links that messages share.
+
+    Args:
+        precedence: what waits for what.
+        step: in which the order was chosen; the clock goes on from its end.
+        limit: a time that no step can do with less than.
+    """
+    clock = Clock([precedence.entries[n] for n in step.order], precedence.n_ranks, start=step.ends)
+    return steady_step_time(clock, limit)
+
+
+def _orders(precedence: Precedence, step: GreedyStep) -> list[list[Action]]:
+    """For each rank the actions that compute, in the order of a step."""
+    orders: list[list[Action]] = [[] for _ in range(precedence.n_ranks)]
+    for n in step.order:
+        if n < len(precedence.actions):  # no join
+            orders[precedence.rank[n]].append(precedence.actions[n])
+    return orders

@@ -1,39 +1,95 @@
-"""What an order keeps alive: the graphs of forward passes until their last use, weight gradients until the update."""
+"""What an order keeps alive.
+
+The graphs of forward passes until their last use, weight gradients until their last update, and the weights that a
+graph was made with for as long as it outlives their update.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
 from interlocking_backprop.schedule.costs import Costs
+from interlocking_backprop.scheme.streams import Workload
 
 _USES = (Kind.LOSS, *PASSES)
+_WEIGHTS = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
 
 
-def peak_memory(actions: Sequence[Action], costs: Costs) -> tuple[int, float]:
-    """The most that is alive at once on a rank that carries out the actions.
+def peak_memory(actions: Sequence[Action], costs: Costs, workload: Workload) -> tuple[int, float]:
+    """The most that is alive at once on a rank that carries out the actions, step after step.
 
     Returns:
-        The most graphs, of a component and a micro-batch each, and the most bytes of saved activations and weight
-        gradients together.
+        The most graphs, of a component and a micro-batch each, and the most bytes of saved activations, weight
+        gradients and past weights together.
     """
-    uses_left = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
-    graphs: set[tuple[int, int | None]] = set()
-    gradients: set[int] = set()
+    # How many steps after its batch the last update comes that the weight gradient of an action is for.
+    last_use = {a: _last_use(a, workload) for a in actions if a.kind in _WEIGHTS}
+    gradients: dict[tuple[int, int | None, int], int] = {}  # by component, index and batch, with the step of their end
+    n_updates: Counter[int] = Counter()
     most_graphs, most_bytes = 0, 0.0
-    for i, kind, m, _ in actions:
-        if kind is Kind.FORWARD and uses_left[i, m]:
-            graphs.add((i, m))
-        if kind in (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
-            gradients.add(i)
-        most_graphs = max(most_graphs, len(graphs))
-        saved = sum(costs.components[j].saved_bytes for j, _ in graphs)
-        most_bytes = max(most_bytes, saved + sum(costs.components[j].gradient_bytes for j in gradients))
-        if kind in _USES:
-            uses_left[i, m] -= 1
-            if uses_left[i, m] == 0:
-                graphs.discard((i, m))
+    for step, action, alive in _alive_graphs(actions, max(last_use.values(), default=0)):
+        i, kind = action.component, action.kind
+        if kind in _WEIGHTS:
+            batch = step - action.age
+            gradients[i, _weights_of(action, workload), batch] = batch + last_use[action]
+        most_graphs = max(most_graphs, alive.total())
+        held = sum(n * costs.components[j].saved_bytes for (j, _), n in alive.items())
+        held += sum(costs.components[j].gradient_bytes for j, _, _ in gradients)
+        # Weights take as many bytes as their gradients.
+        held += sum(costs.components[j].gradient_bytes for j, made in alive if made < n_updates[j])
+        most_bytes = max(most_bytes, held)
         if kind is Kind.UPDATE:
-            gradients.discard(i)
+            n_updates[i] += 1
+            gradients = {key: last for key, last in gradients.items() if key[0] != i or last > step}
     return most_graphs, most_bytes
+
+
+def peak_graphs(actions: Sequence[Action]) -> int:
+    """The most graphs, of a component and a micro-batch each, that are alive at once."""
+    return max((alive.total() for _, _, alive in _alive_graphs(actions)), default=0)
+
+
+def _alive_graphs(
+    actions: Sequence[Action], most_steps: int = 0
+) -> Iterator[tuple[int, Action, Counter[tuple[int, int]]]]:
+    """For each step and action how many graphs, by component and batch, are alive while it is carried out.
+
+    Args:
+        actions: of a step.
+        most_steps: how many steps to go on for at least, after the first.
+    """
+    n_uses = Counter((a.component, a.microbatch) for a in actions if a.kind in _USES)
+    uses_left: dict[tuple[int, int | None, int], int] = {}
+    alive: Counter[tuple[int, int]] = Counter()
+    for step in range(1 + max([most_steps, *(a.age for a in actions)])):
+        for action in actions:
+            i, kind, m, _, age = action
+            batch = step - age
+            if batch < 0:
+                continue
+            if kind is Kind.FORWARD and n_uses[i, m]:
+                alive[i, batch] += 1
+                uses_left[i, m, batch] = n_uses[i, m]
+            yield step, action, alive
+            if kind in _USES:
+                uses_left[i, m, batch] -= 1
+                if uses_left[i, m, batch] == 0:
+                    alive[i, batch] -= 1
+                    if not alive[i, batch]:
+                        del alive[i, batch]
+
+
+def _weights_of(action: Action, workload: Workload) -> int | None:
+    """Which of its component's weight gradients an action computes."""
+    if action.kind is Kind.BACKWARD_WEIGHT:
+        return action.stream or 0
+    assert action.stream is not None
+    return workload.components[action.component].input_pass(action.stream).weights
+
+
+def _last_use(action: Action, workload: Workload) -> int:
+    weights = _weights_of(action, workload)
+    found = workload.components[action.component].weight_passes[weights or 0]
+    return max((age for age, _ in found.uses), default=0)

@@ -1,7 +1,8 @@
 """When messages are sent and received, for an order of the actions that compute.
 
 A message is sent as soon as there is something to send, and received where it is needed first, or with a later one of
-the same channel: messages arrive in the order in which they are sent.
+the same channel: messages arrive in the order in which they are sent. (Where there is credit of earlier batches, just
+where it is needed first.)
 
 Pairwise, K = 3, one micro-batch; rank 1 computes ``1F0 1L0 1I0 1W0 1U``:
 
@@ -39,14 +40,21 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
     for order in orders:
         for action in order:
             if action in sends:
-                receive = sends[action].other_end
+                receive = dependencies.other_end(sends[action])
                 under_way[dependencies.channel(receive)].append(receive)
 
     def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
         received: set[Action] = set()
         for action in order:
             for needed in dependencies.prerequisites(action):
-                while needed.kind.is_communication and needed not in received:
+                if not needed.kind.is_communication or dependencies.steps_before(action, needed):
+                    continue
+                if dependencies.ages:  # those of earlier batches are sent in other steps
+                    if needed not in received:
+                        received.add(needed)
+                        yield needed
+                    continue
+                while needed not in received:
                     earliest = under_way[dependencies.channel(needed)].popleft()
                     received.add(earliest)
                     yield earliest

@@ -64,7 +64,7 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
         for i in range(front, -1, -1):
             for p in components[i].passes if front <= ends[i] else ():
                 if front == (ends[i] if p.kind == "W" else p.last_loss):
-                    yield Action(i, Kind(p.kind), m, p.stream)
+                    yield Action(i, Kind(p.kind), m, p.stream if p.kind != "W" else p.weights or None)
             if not is_last or front != ends[i]:
                 continue
             if i in workload.sharers(i):

@@ -12,6 +12,7 @@ from typing import Any
 
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.ages import ages_of
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.streams import Workload
@@ -46,8 +47,11 @@ class Schedule:
     @cached_property
     def dependencies(self) -> Dependencies:
         """The actions that are owed, and what each of them needs."""
-        weight_passes = {action.component for _, action in self if action.kind is Kind.BACKWARD_WEIGHT}
-        return Dependencies(self.workload, self.n_microbatches, self.placement, self.workload.joint & weight_passes)
+        weights = {(a.component, a.stream) for _, a in self if a.kind is Kind.BACKWARD_WEIGHT}
+        works = enumerate(self.workload.components)
+        split = {i for i, work in works for p in work.passes if p.kind == "B" and (i, p.weights or None) in weights}
+        ages = ages_of(self.workload, (action for _, action in self))
+        return Dependencies(self.workload, self.n_microbatches, self.placement, frozenset(split), ages)
 
     def components_of(self, rank: int) -> list[int]:
         """The components that a rank holds, in ascending order."""
@@ -77,12 +81,13 @@ class Schedule:
         workload = self.workload
         fields: dict[str, Any] = {
             "format": _FORMAT,
-            "scheme": {"name": workload.scheme.name, "matrix": workload.scheme.matrix.tolist()},
+            "scheme": _scheme_fields(workload.scheme),
             "heads": workload.heads,
             "trainable": workload.trainable,
             "ties": workload.ties,
             "is_evaluation": workload.is_evaluation,
             "updates": workload.updates,
+            "carried": workload.carried,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -100,7 +105,8 @@ class Schedule:
             fields = json.loads(text)
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
-            scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
+            delayed = {int(age): matrix for age, matrix in fields["scheme"].get("delayed", {}).items()}
+            scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"], delayed=delayed)
             heads, trainable, ties = (
                 tuple(fields["heads"]),
                 tuple(fields["trainable"]),
@@ -108,7 +114,13 @@ class Schedule:
             )
             return cls(
                 workload=Workload(
-                    scheme, heads, trainable, ties, fields.get("is_evaluation", False), fields.get("updates", "apart")
+                    scheme,
+                    heads,
+                    trainable,
+                    ties,
+                    fields.get("is_evaluation", False),
+                    fields.get("updates", "apart"),
+                    tuple(fields.get("carried", ())),
                 ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
@@ -147,6 +159,13 @@ class Schedule:
         cells = [[cell for cell in line.split(",") if cell.strip()] for line in lines]
         actions = tuple(tuple(map(Action.from_str, row)) for row in cells)
         return Schedule(self.workload, self.n_microbatches, self.placement, actions)
+
+
+def _scheme_fields(scheme: Scheme) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": scheme.name, "matrix": scheme.matrix.tolist()}
+    if scheme.delayed:
+        fields["delayed"] = {str(age): matrix.tolist() for age, matrix in scheme.delayed.items()}
+    return fields
 
 
 def format_grid(schedule: Schedule, marked: tuple[int, int] | None = None) -> str:

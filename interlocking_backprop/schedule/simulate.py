@@ -14,13 +14,15 @@ Pairwise, K = 3, one micro-batch; ``F`` and ``I`` take 1, ``W`` and ``B`` 2, and
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.clock import Clock, Entry, place
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.memory import peak_memory
 from interlocking_backprop.schedule.schedule import Schedule
@@ -87,19 +89,27 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     Raises:
         ScheduleError: if the schedule is in deadlock.
     """
-    clock = _Clock(schedule, costs)
-    ends = [clock.now.copy()]
+    order = execution_order(schedule)
+    clock = Clock(_program(schedule, order, costs), schedule.n_ranks)
+    ends = [np.array(clock.now)]
     while (period := _period(ends)) is None and len(ends) <= max_steps:
         clock.step()
-        ends.append(clock.now.copy())
+        ends.append(np.array(clock.now))
     span = period or max((len(ends) - 1) // 2, 1)
     step_time = float((ends[-1] - ends[-1 - span]).max()) / span
-    timeline = [interval for _ in range(timeline_steps) for interval in clock.step()]
-    memory = [peak_memory(actions, costs) for actions in schedule.actions]
+    durations = _durations(schedule, costs)
+    timeline = []
+    for step in range(len(ends) - 1, len(ends) - 1 + timeline_steps):
+        clock.step()
+        for action, begin in zip(order, clock.begins, strict=True):
+            if durations[action] > 0:
+                rank = schedule.placement[action.component]
+                timeline.append(Interval(rank, step, action, begin, begin + durations[action]))
+    memory = [peak_memory(actions, costs, schedule.workload) for actions in schedule.actions]
     sent = [[a for a in actions for _ in range(schedule.dependencies.n_messages(a))] for actions in schedule.actions]
     return Simulation(
         step_time=step_time,
-        busy=tuple(sum(clock.durations[a] for a in actions) for actions in schedule.actions),
+        busy=tuple(sum(durations[a] for a in actions) for actions in schedule.actions),
         peak_graphs=tuple(graphs for graphs, _ in memory),
         peak_bytes=tuple(size for _, size in memory),
         n_messages=tuple(map(len, sent)),
@@ -110,60 +120,55 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
 
 def merged_order(schedule: Schedule, costs: Costs | None = None) -> list[Action]:
     """The actions of all ranks as one list, in the order in which they begin, for a process that issues them all."""
-    clock = _Clock(schedule, costs or Costs.uniform(schedule.n_components, split_weight=1.0))
+    order = execution_order(schedule)
+    costs = costs or Costs.uniform(schedule.n_components, split_weight=1.0)
+    clock = Clock(_program(schedule, order, costs), schedule.n_ranks)
     for _ in range(4):
         clock.step()
-    return sorted(clock.begins, key=clock.begins.__getitem__)  # stable: what depends on another stays behind it
+    begins = zip(clock.begins, order, strict=True)
+    return [
+        action for _, action in sorted(begins, key=itemgetter(0))
+    ]  # stable: what depends on another stays behind it
 
 
-class _Clock:
-    """Carries out step after step.
+def _durations(schedule: Schedule, costs: Costs) -> dict[Action, float]:
+    """How long each action keeps its rank busy."""
+    split = schedule.dependencies.split
+    return {a: costs.duration(a, follows_split=a.component in split) for _, a in schedule}
 
-    Attributes:
-        durations: how long each action keeps its rank busy.
-        now: the time that each rank has come to.
-        begins: when each action of the last step began.
+
+def _program(schedule: Schedule, order: Sequence[Action], costs: Costs) -> list[Entry]:
+    """The program of a clock that carries out a schedule, messages and all.
+
+    Args:
+        schedule: the schedule.
+        order: its actions in an order in which they can be carried out one by one; its places are their numbers.
+        costs: what they cost.
     """
-
-    def __init__(self, schedule: Schedule, costs: Costs) -> None:
-        split = schedule.dependencies.split
-        self.durations = {a: costs.duration(a, follows_split=a.component in split) for _, a in schedule}
-        self.now = np.zeros(schedule.n_ranks)
-        self.begins: dict[Action, float] = {}
-        self._step = 0
-        self._latency = costs.latency
-        # Messages of one rank in one direction share a link; here is when it is free again.
-        self._links: defaultdict[tuple[int, Kind], float] = defaultdict(float)
-        # (rank, action, duration, the sends of other ranks that it waits for, how long its messages occupy the link)
-        self._program: list[tuple[int, Action, float, list[Action], float | None]] = []
-        for action in execution_order(schedule):
-            rank = schedule.placement[action.component]
-            needed = schedule.dependencies.prerequisites(action)
-            awaited = [a for a in needed if schedule.placement[a.component] != rank]
-            n_messages = schedule.dependencies.n_messages(action)
-            transfer = n_messages * costs.occupancy(action) if n_messages else None
-            self._program.append((rank, action, self.durations[action], awaited, transfer))
-
-    def step(self) -> list[Interval]:
-        """Carries out one step and returns what takes time in it."""
-        now = self.now
-        arrivals: dict[Action, float] = {}
-        intervals = []
-        for rank, action, duration, awaited, transfer in self._program:
-            for send in awaited:
-                now[rank] = max(now[rank], arrivals[send])
-            self.begins[action] = float(now[rank])
-            if transfer is not None:
-                link = (rank, action.kind)
-                self._links[link] = max(now[rank], self._links[link]) + transfer
-                arrivals[action] = self._links[link] + self._latency
-            if duration > 0:
-                intervals.append(Interval(rank, self._step, action, float(now[rank]), float(now[rank] + duration)))
-                now[rank] += duration
-            if transfer is None:
-                arrivals[action] = float(now[rank])  # updates may wait for it elsewhere, without a message
-        self._step += 1
-        return intervals
+    dependencies, placement = schedule.dependencies, schedule.placement
+    durations = _durations(schedule, costs)
+    numbers = {action: n for n, action in enumerate(order)}
+    # Messages of one rank in one direction share a link.
+    links: dict[tuple[int, Kind], int] = {}
+    program = []
+    for n, action in enumerate(order):
+        rank = placement[action.component]
+        awaited = []
+        for needed in dependencies.prerequisites(action):
+            if placement[needed.component] != rank:
+                # Updates may wait for others elsewhere without a message.
+                is_message = dependencies.n_messages(needed) > 0
+                before = dependencies.steps_before(action, needed)
+                where = place(numbers[needed], len(order), steps_back=before, message=is_message)
+                awaited.append((where, costs.latency if is_message else 0.0))
+        n_messages = dependencies.n_messages(action)
+        if n_messages:
+            link = links.setdefault((rank, action.kind), len(links))
+            transfer = n_messages * costs.occupancy(action)
+            program.append(Entry(n, rank, durations[action], awaited, link, transfer))
+        else:
+            program.append(Entry(n, rank, durations[action], awaited))
+    return program
 
 
 def _period(ends: list[np.ndarray]) -> int | None:

@@ -29,6 +29,7 @@ def validate(schedule: Schedule) -> None:
     """
     _check_placement(schedule)
     _check_complete(schedule)
+    _check_ages(schedule)
     _check_accumulation_order(schedule)
     _check_message_order(schedule)
     execution_order(schedule)
@@ -58,12 +59,27 @@ def _check_complete(schedule: Schedule) -> None:
         raise _error(schedule, rank, len(schedule.actions[rank]), f"rank {rank} lacks {action}")
 
 
+def _check_ages(schedule: Schedule) -> None:
+    """A pass comes neither before what it starts from nor after the first update that its weight gradient goes into."""
+    dependencies = schedule.dependencies
+    if not dependencies.ages:
+        return
+    for rank, n, action in _cells(schedule):
+        for needed in dependencies.prerequisites(action):
+            if dependencies.steps_before(action, needed) < 0:
+                raise _error(schedule, rank, n, f"{action} needs {needed}, which is of a later step")
+        if action.kind in (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD):
+            due = min((age for age, _ in dependencies.backward_pass(action).uses), default=action.age)
+            if action.age > due:
+                raise _error(schedule, rank, n, f"{action} comes after the update of age {due} that it is for")
+
+
 def _check_accumulation_order(schedule: Schedule) -> None:
     """Sums of gradients must not depend on the order of execution: ascending micro-batches for each accumulator."""
-    following: Counter[tuple[int, bool]] = Counter()
+    following: Counter[tuple[int, bool, int | None]] = Counter()
     for rank, n, action in _cells(schedule):
         if action.kind in _ACCUMULATE:
-            accumulator = (action.component, action.kind is Kind.LOSS)
+            accumulator = (action.component, action.kind is Kind.LOSS, action.stream)
             if action.microbatch != following[accumulator]:
                 expected = action._replace(microbatch=following[accumulator])
                 raise _error(schedule, rank, n, f"{action} accumulates before {expected}")
@@ -71,12 +87,18 @@ def _check_accumulation_order(schedule: Schedule) -> None:
 
 
 def _check_message_order(schedule: Schedule) -> None:
-    """Between two ranks, in one direction, the messages are received in the order in which they are sent."""
+    """Between two ranks, in one direction, the messages are received in the order in which they are sent.
+
+    Where there is credit of earlier batches they are received in any order, and posted in that one.
+    """
+    if schedule.dependencies.ages:
+        return
     channel = schedule.dependencies.channel
     sent: dict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for _, action in schedule:
         if action.kind in _SENDS:
-            sent[channel(action.other_end)].append(action.other_end)
+            receive = schedule.dependencies.other_end(action)
+            sent[channel(receive)].append(receive)
     for rank, n, action in _cells(schedule):
         if action.kind in _RECEIVES:
             expected = sent[channel(action)].popleft()
@@ -95,12 +117,16 @@ def execution_order(schedule: Schedule) -> list[Action]:
     """
     done: dict[Action, None] = {}
     position = [0] * schedule.n_ranks
-    prerequisites = schedule.dependencies.prerequisites
+    prerequisites, steps_before = schedule.dependencies.prerequisites, schedule.dependencies.steps_before
 
     def missing(rank: int) -> list[Action]:
         """What the next action of a rank needs and does not have."""
         action = schedule.actions[rank][position[rank]]
-        return [needed for needed in prerequisites(action) if needed not in done]
+        return [
+            needed
+            for needed in prerequisites(action)
+            if needed not in done and not (action.age and steps_before(action, needed))
+        ]
 
     unfinished = [rank for rank, actions in enumerate(schedule.actions) if actions]
     progress = True

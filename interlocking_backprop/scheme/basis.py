@@ -13,35 +13,37 @@ Vector = tuple[float, ...]
 Array = npt.NDArray[np.float64]
 
 
-def basis_of(tails: Sequence[Vector], own: Vector) -> list[Vector]:
+def basis_of(tails: Sequence[Vector], own: Sequence[Vector] = ()) -> list[Vector]:
     """The streams at a boundary: vectors that span all tails there, in the order of their last losses.
 
-    They are the tails themselves, multiples counted once. ``own``, the tail of the component above the boundary,
-    stands in for a multiple of it, for then its weight-gradient pass and an input-gradient pass are one.
+    They are the tails themselves, multiples counted once.
+
+    Args:
+        tails: what the components below the boundary want.
+        own: the independent vectors that the weight gradients of the component above it start from. Each stands in for
+            a multiple of it, for then its weight-gradient pass and an input-gradient pass are one.
     """
     candidates: list[Vector] = []
     for tail in tails:
         if any(tail) and not any(_parallel(tail, other) for other in candidates):
-            candidates.append(own if _parallel(tail, own) else tail)
+            candidates.append(next((vector for vector in own if _parallel(tail, vector)), tail))
     candidates.sort(key=_last)
     return _reduced(candidates, own)
 
 
-def _reduced(candidates: list[Vector], own: Vector) -> list[Vector]:
-    """Fewer vectors with the same span, if there are such; ``own`` among them wherever it lies in the span.
+def _reduced(candidates: list[Vector], own: Sequence[Vector]) -> list[Vector]:
+    """Fewer vectors with the same span, if there are such; each of ``own`` among them wherever it lies in the span.
 
     Vectors so close to dependence that the others would enter with large coefficients of opposite sign stay apart:
     the pass that this would save is not worth the digits that it would cost.
     """
+    if len(candidates) + len(own) < 2:
+        return candidates
     rank = _rank(candidates)
-    has_own = own in candidates
-    if rank == len(candidates) and has_own:
+    chosen = [v for v in own if v in candidates or rank == len(v) or _rank([*candidates, v]) == rank]
+    if rank == len(candidates) and all(v in candidates for v in chosen):
         return candidates
-    spans_own = any(own) and (has_own or rank == len(own) or _rank([*candidates, own]) == rank)
-    if rank == len(candidates) and not spans_own:
-        return candidates
-    chosen = [own] if spans_own else []
-    pool = [v for v in candidates if v != own]
+    pool = [v for v in candidates if v not in chosen]
     while len(chosen) < rank:
         # The one furthest from the span of those chosen, the earliest of equals.
         chosen.append(pool.pop(int(np.argmax(np.round(_distances(pool, chosen), 6)))))

@@ -7,14 +7,21 @@ of the head at component j, and loss K-1 the loss of the whole network. The sche
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from numbers import Real
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from interlocking_backprop.common.checks import check_whole
+from interlocking_backprop.common.json_files import parse_json
+from interlocking_backprop.scheme.ages import added, checked_delayed, checked_delays, checked_matrix, later
+from interlocking_backprop.scheme.expressions import late_name, multiple_name, sum_name
 from interlocking_backprop.scheme.picture import matrix_picture
 
 Reduction = Literal["furthest", "sum", "mean"]
@@ -22,25 +29,70 @@ REDUCTIONS: tuple[Reduction, ...] = ("furthest", "sum", "mean")
 
 
 class Scheme:
-    """An upper-triangular matrix of loss coefficients.
+    """Upper-triangular matrices of loss coefficients, one for each age.
 
     Args:
         matrix: K x K nested sequence or array of finite numbers, zero below the diagonal. Row i says how component i
             is trained: by ``sum_j matrix[i][j] * loss_j``. A row of zeros is a frozen component.
         name: what the scheme is called in tables and pictures. It does not enter comparisons.
+        delayed: credit that comes late: for ages of at least 1 the matrix of the coefficients with which an update
+            takes in the gradients of the batch of so many steps ago, computed with the weights of that time.
+
+    Schemes can be added and multiplied by numbers: ``0.5 * pairwise(4) + 0.5 * e2e(4).delay(2)``.
 
     Raises:
-        ValueError: if the matrix is not square, empty, not finite or has an entry below the diagonal.
+        ValueError: if a matrix is not square, empty, not finite or has an entry below the diagonal, the sizes differ,
+            or an age is no whole number of at least 1.
     """
 
-    def __init__(self, matrix: Sequence[Sequence[float]] | npt.ArrayLike, name: str | None = None) -> None:
-        self._matrix = _checked(matrix)
+    __array_ufunc__ = None  # a number of numpy's times a scheme is a scheme
+
+    def __init__(
+        self,
+        matrix: Sequence[Sequence[float]] | npt.ArrayLike,
+        name: str | None = None,
+        *,
+        delayed: Mapping[int, Sequence[Sequence[float]] | npt.ArrayLike] | None = None,
+    ) -> None:
+        if not isinstance(name, str | None):
+            raise ValueError(f"the scheme's name is {name!r}; expected text, and matrices of other ages as delayed=….")
+        self._matrix = checked_matrix(matrix)
+        self._delayed = checked_delayed({} if delayed is None else delayed, len(self._matrix))
         self.name = name if name is not None else "custom"
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
-        """The coefficients, shape (K, K), read-only."""
+        """The coefficients of age 0: of losses of the batch of the step itself. Shape (K, K), read-only."""
         return self._matrix
+
+    @property
+    def delayed(self) -> Mapping[int, npt.NDArray[np.float64]]:
+        """The coefficients of the other ages that are not zero, by age in ascending order; each of shape (K, K)."""
+        return MappingProxyType(self._delayed)
+
+    @property
+    def max_delay(self) -> int:
+        """The greatest age; 0 where nothing is delayed."""
+        return max(self._delayed, default=0)
+
+    def coefficients(self, age: int) -> npt.NDArray[np.float64]:
+        """The coefficients of an age, shape (K, K), read-only; zeros where it has none."""
+        if age == 0:
+            return self._matrix
+        return self._delayed[age] if age in self._delayed else checked_matrix(np.zeros_like(self._matrix))
+
+    @property
+    def undelayed(self) -> Scheme:
+        """The scheme with all credit at once: what a batch contributes altogether."""
+        if not self._delayed:
+            return self
+        return Scheme(np.sum(list(self._by_age.values()), axis=0), f"{self.name}, undelayed")
+
+    @property
+    def uses(self) -> npt.NDArray[np.bool_]:
+        """Which losses train which components at any age, shape (K, K)."""
+        used: npt.NDArray[np.bool_] = np.any([matrix != 0 for matrix in self._by_age.values()], axis=0)
+        return used
 
     @property
     def n_components(self) -> int:
@@ -50,25 +102,127 @@ class Scheme:
     @property
     def horizon(self) -> int:
         """The smallest N such that no component looks further than N-1 components ahead; 0 if all are frozen."""
-        rows, columns = np.nonzero(self._matrix)
+        rows, columns = np.nonzero(self.uses)
         return int((columns - rows).max()) + 1 if len(rows) else 0
 
+    def delay(self, delays: int | Sequence[int]) -> Scheme:
+        """The scheme with its credit later.
+
+        Args:
+            delays: by how many steps; one number, or one for each component, whose coefficients of every age it
+                concerns.
+
+        Raises:
+            ValueError: if they are not whole numbers of at least 0, or not K of them.
+        """
+        each = checked_delays(delays, self.n_components)
+        return self._made(later(self._by_age, each), late_name(self.name, each)) if any(each) else self
+
+    def __add__(self, other: object) -> Scheme:
+        """The scheme whose coefficients are the sums, age by age."""
+        if not isinstance(other, Scheme):
+            return NotImplemented
+        if other.n_components != self.n_components:
+            raise ValueError(
+                f"scheme {self.name!r} is for {self.n_components} components, {other.name!r} for "
+                f"{other.n_components}; add schemes for the same number of components."
+            )
+        return self._made(added(self._by_age, other._by_age), sum_name(self.name, other.name))
+
+    def __mul__(self, factor: object) -> Scheme:
+        """The scheme with all coefficients multiplied by a finite number."""
+        if not isinstance(factor, Real) or isinstance(factor, bool):
+            return NotImplemented
+        number = float(factor)
+        if not isfinite(number):
+            raise ValueError(f"scheme {self.name!r} is multiplied by {number}; expected a finite number.")
+        multiples = {age: matrix * number for age, matrix in self._by_age.items()}
+        return self._made(multiples, multiple_name(number, self.name))
+
+    __rmul__ = __mul__
+
+    @property
+    def _by_age(self) -> dict[int, npt.NDArray[np.float64]]:
+        return {0: self._matrix, **self._delayed}
+
+    def _made(self, by_age: dict[int, npt.NDArray[np.float64]], name: str) -> Scheme:
+        matrix = by_age.pop(0, np.zeros_like(self._matrix))
+        return Scheme(matrix, name, delayed=by_age)
+
+    def to_json(self) -> str:
+        """The scheme as JSON text; `from_json` reads it back."""
+        return json.dumps(self.to_fields())
+
+    def to_fields(self) -> dict[str, Any]:
+        """The scheme in plain numbers, as JSON has them; `from_fields` reads it back.
+
+        They are ``name``, ``matrix`` and, where something is delayed, ``delayed``, whose ages are strings.
+        """
+        fields: dict[str, Any] = {"name": self.name, "matrix": self._matrix.tolist()}
+        if self._delayed:
+            fields["delayed"] = {str(age): matrix.tolist() for age, matrix in self._delayed.items()}
+        return fields
+
+    @classmethod
+    def from_json(cls, text: str) -> Scheme:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not a scheme.
+        """
+        try:
+            fields = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"this is not a scheme in JSON ({error}).") from None
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: Any, name: str | None = None) -> Scheme:
+        """Reads what `to_fields` returned.
+
+        Args:
+            fields: ``matrix``, and perhaps ``delayed`` and ``name``.
+            name: what the scheme is called if the fields don't say.
+
+        Raises:
+            ValueError: if the fields are others, or not those of a scheme.
+        """
+        if not isinstance(fields, dict) or "matrix" not in fields or not fields.keys() <= {"matrix", "delayed", "name"}:
+            found = ", ".join(map(repr, fields)) if isinstance(fields, dict) else repr(fields)
+            raise ValueError(f"there is {found or 'nothing'}; expected 'matrix', and perhaps 'delayed' and 'name'.")
+        delayed = fields.get("delayed", {})
+        if isinstance(delayed, dict):
+            delayed = {int(age) if re.fullmatch("[0-9]{1,9}", str(age)) else age: m for age, m in delayed.items()}
+        return cls(fields["matrix"], fields.get("name", name), delayed=delayed)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Scheme) and np.array_equal(self._matrix, other._matrix)
+        if not isinstance(other, Scheme) or self._by_age.keys() != other._by_age.keys():
+            return False
+        return all(np.array_equal(matrix, other._by_age[age]) for age, matrix in self._by_age.items())
 
     def __hash__(self) -> int:
-        return hash((len(self._matrix), self._matrix.tobytes()))
+        late = [(age, matrix.tobytes()) for age, matrix in self._delayed.items()]
+        return hash((len(self._matrix), self._matrix.tobytes(), *late))
 
     def __repr__(self) -> str:
-        return f"Scheme({self._matrix.tolist()}, name={self.name!r})"
+        late = {age: matrix.tolist() for age, matrix in self._delayed.items()}
+        return f"Scheme({self._matrix.tolist()}, name={self.name!r}{f', delayed={late}' if late else ''})"
 
     def __str__(self) -> str:
-        rows = "\n".join(" ".join(f"{c:6.3g}" if c else "     ." for c in row) for row in self._matrix)
-        return f"{self.name} ({self.n_components} components)\n{rows}"
+        title = f"{self.name} ({self.n_components} components)"
+        if not self._delayed:
+            return f"{title}\n{_rows(self._matrix)}"
+        return title + "".join(
+            f"\nage {age}\n{_rows(matrix)}" for age, matrix in self._by_age.items() if age or matrix.any()
+        )
 
     def _repr_html_(self) -> str:
         """A picture for notebooks."""
-        return matrix_picture(self._matrix, self.name)
+        return matrix_picture(self._by_age, self.name)
+
+
+def _rows(matrix: npt.NDArray[np.float64]) -> str:
+    return "\n".join(" ".join(f"{c:6.3g}" if c else "     ." for c in row) for row in matrix)
 
 
 def check_scheme(scheme: object, n_components: int) -> None:
@@ -161,29 +315,3 @@ def decaying(n_components: int, decay: float, n: int | None = None) -> Scheme:
 
 def _window_name(n: int) -> str:
     return {1: "local", 2: "pairwise"}.get(n, f"{n}wise")
-
-
-def _checked(matrix: Any) -> npt.NDArray[np.float64]:
-    try:
-        array = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the scheme matrix does not read as numbers in rows of equal length ({error}); give K rows of K numbers."
-        ) from None
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise ValueError(
-            f"the scheme matrix has shape {array.shape}; expected a square one, K rows of K coefficients "
-            "for K components."
-        )
-    if array.shape[0] < 1:
-        raise ValueError("the scheme matrix is empty; expected at least one component.")
-    for i, j in np.argwhere(~np.isfinite(array)):
-        raise ValueError(f"scheme matrix entry [{i}, {j}] is {array[i, j]}; expected a finite number.")
-    for i, j in np.argwhere(np.tril(array, -1)):
-        raise ValueError(
-            f"scheme matrix entry [{i}, {j}] is {array[i, j]:g}, below the diagonal: loss {j} does not depend on "
-            f"component {i}. Set it to 0 (row = component, column = loss)."
-        )
-    array += 0.0  # -0.0 becomes 0.0, so that equal schemes hash alike
-    array.flags.writeable = False
-    return array

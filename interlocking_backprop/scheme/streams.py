@@ -2,8 +2,8 @@
 
 Component k wants the gradient of ``sum_j C[k, j] * loss_j``. Seen from the input of component i > k that is a linear
 combination of the losses from i on, with the row tail ``C[k, i:]`` as coefficients. Everything that the components
-below i want is therefore spanned by their tails, and it suffices to send one gradient, a *stream*, for each
-vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
+below i want, at any age, is therefore spanned by their tails, and it suffices to send one gradient, a *stream*, for
+each vector of a basis of that span. A pass through a component is a linear map of the gradient at its output, so fewer
 streams than the rank of the tails cannot serve all of them: the number derived here is the least possible.
 
 The basis consists of tails themselves, so that nothing is scaled or added for the usual schemes:
@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from interlocking_backprop.scheme.basis import Array, Vector, basis_of, coordinates_in
+from interlocking_backprop.scheme.basis import Vector, basis_of, coordinates_in
 from interlocking_backprop.scheme.coefficients import Scheme
 
 
@@ -51,12 +51,17 @@ class Pass:
         stream: index of the stream that the input gradient is; None for "W".
         source: the gradient at the output that it starts from.
         last_loss: the last loss that the source is made of; the pass can run once that loss has been computed.
+        weights: index of the weight gradient among those of the component; None for "I".
+        uses: where the weight gradient goes: into the updates so many steps later, as (age, coefficient) in ascending
+            order.
     """
 
     kind: Literal["I", "W", "B"]
     stream: int | None
     source: Source
     last_loss: int
+    weights: int | None = None
+    uses: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class ComponentWork:
     Attributes:
         streams: the coefficient vectors, over losses i … K-1, of the gradients that it sends to component i - 1.
         passes: its backward passes: input-gradient passes in the order of their streams, the weight-gradient or joint
-            pass last.
+            passes last.
         computes_loss: whether loss i is computed.
         updates: whether anything has to be updated after the step: main weights that receive a gradient, a head, or
             weights shared with a component that has a gradient for them.
@@ -86,10 +91,13 @@ class ComponentWork:
         """Whether some pass starts from the gradient of loss i."""
         return any(p.source.loss != 0 for p in self.passes)
 
-    @property
-    def weight_pass(self) -> Pass | None:
-        """The pass that yields the gradient of the main weights; None for a frozen component."""
-        return self.passes[-1] if self.passes and self.passes[-1].kind != "I" else None
+    @cached_property
+    def weight_passes(self) -> tuple[Pass, ...]:
+        """The passes that yield gradients of the main weights, in their order; none for a frozen component.
+
+        There is one, unless credit of different ages differs in more than a factor.
+        """
+        return tuple(p for p in self.passes if p.kind != "I")
 
     def input_pass(self, stream: int) -> Pass:
         """The pass that yields a stream."""
@@ -114,6 +122,7 @@ class Workload:
             evaluated; see `evaluation`.
         updates: when a component is updated: "apart", as soon as its own gradients are there; "together", when those of
             all components are; or not in this step ("none"), for its gradients are kept for a later one.
+        carried: the components, in ascending order, at which credit of an earlier scheme arrives in this step.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -125,15 +134,17 @@ class Workload:
     ties: tuple[tuple[int, ...], ...] = ()
     is_evaluation: bool = False
     updates: Literal["apart", "together", "none"] = "apart"
+    carried: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
         for name, flags in (("heads", self.heads), ("trainable", self.trainable)):
             if len(flags) != k:
                 raise ValueError(f"{name} has {len(flags)} entries for {k} components.")
-        for j in np.flatnonzero(self._matrix.any(axis=0)):
+        uses = self.scheme.uses & np.array(self.trainable, dtype=bool)[:, None]
+        for j in np.flatnonzero(uses.any(axis=0)):
             if not self.heads[j]:
-                user = np.flatnonzero(self._matrix[:, j])[0]
+                user = np.flatnonzero(uses[:, j])[0]
                 raise ValueError(
                     f"scheme {self.scheme.name!r} trains component {user} with loss {j}, but head {j} is "
                     f"None; pass a head for component {j}, or a scheme whose column {j} is zero."
@@ -150,7 +161,7 @@ class Workload:
         """The workload of a scheme with a head wherever one is used, unless said otherwise."""
         k = scheme.n_components
         if heads is None:
-            heads = [bool(scheme.matrix[:, j].any()) for j in range(k - 1)] + [True]
+            heads = [bool(scheme.uses[:, j].any()) for j in range(k - 1)] + [True]
         return cls(scheme, tuple(heads), tuple(trainable) if trainable is not None else (True,) * k, ties)
 
     @classmethod
@@ -170,14 +181,22 @@ class Workload:
 
     @cached_property
     def joint(self) -> frozenset[int]:
-        """The components in which one pass yields a stream and the weight gradient, for both start from the same."""
-        passes = (work.weight_pass for work in self.components)
-        return frozenset(i for i, found in enumerate(passes) if found is not None and found.kind == "B")
+        """The components in which one pass yields a stream and a weight gradient, for both start from the same."""
+        return frozenset(i for i, work in enumerate(self.components) for p in work.passes if p.kind == "B")
 
     @cached_property
     def accumulating(self) -> Workload:
         """The same without updates."""
         return replace(self, updates="none")
+
+    @property
+    def max_delay(self) -> int:
+        """The greatest age of a gradient that goes into an update; 0 where nothing is delayed."""
+        return max((age for rows in self._rows for age, _ in rows), default=0)
+
+    def delays(self, i: int) -> tuple[int, ...]:
+        """The ages of the gradients that the main weights of component i follow; none if it is frozen."""
+        return tuple(age for age, _ in self._rows[i])
 
     def sharers(self, i: int) -> list[int]:
         """The components, in ascending order, whose gradients weights of component i get, itself among them.
@@ -187,12 +206,17 @@ class Workload:
         if self.updates == "none":
             return []
         tied = {j for tie in self.ties if i in tie for j in tie}
-        return [j for j in sorted(tied) if self._matrix[j].any()]
+        return [j for j in sorted(tied) if self._rows[j] or j in self.carried]
 
     @cached_property
-    def _matrix(self) -> Array:
-        """The coefficients that matter: no row for a component without weights to train."""
-        return self.scheme.matrix * np.array(self.trainable, dtype=np.float64)[:, None]
+    def _rows(self) -> list[list[tuple[int, Vector]]]:
+        """For each component the rows that are not zero, by age; none for a component without weights to train."""
+        by_age = [(0, self.scheme.matrix), *self.scheme.delayed.items()]
+        rows = [(age, matrix.tolist()) for age, matrix in by_age]
+        return [
+            [(age, tuple(matrix[i])) for age, matrix in rows if any(matrix[i])] if is_trainable else []
+            for i, is_trainable in enumerate(self.trainable)
+        ]
 
     @cached_property
     def components(self) -> tuple[ComponentWork, ...]:
@@ -203,15 +227,16 @@ class Workload:
                 ComponentWork((), (), False, False, evaluates_exit=self.heads[i], is_idle=not any(self.heads[i:]))
                 for i in range(k)
             )
-        rows = [tuple(row) for row in self._matrix.tolist()]
         works: list[ComponentWork] = []
         for i in reversed(range(k)):
-            streams = basis_of([row[i:] for row in rows[:i]], rows[i][i:])
-            works.insert(0, self._work(i, rows[i][i:], streams, works[0] if works else None))
+            works.insert(0, self._work(i, works[0] if works else None))
         return tuple(works)
 
-    def _work(self, i: int, own: Vector, streams: Sequence[Vector], above: ComponentWork | None) -> ComponentWork:
-        """The work of component i, which sends the streams and receives those of the component above."""
+    def _work(self, i: int, above: ComponentWork | None) -> ComponentWork:
+        """The work of component i, which receives the streams of the component above."""
+        rows = [(age, row[i:]) for age, row in self._rows[i]]
+        own = basis_of([row for _, row in rows])
+        streams = basis_of([row[i:] for below in self._rows[:i] for _, row in below], own)
 
         def backward_pass(kind: Literal["I", "W", "B"], stream: int | None, tail: Vector) -> Pass:
             source = Source(tail[0], ())
@@ -222,14 +247,17 @@ class Workload:
                 ends += [above.input_pass(s).last_loss for s, _ in used]
             return Pass(kind, stream, source, max(ends))
 
-        passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if v != own]
-        if any(own):
-            joint = streams.index(own) if own in streams else None
-            passes.append(backward_pass("W" if joint is None else "B", joint, own))
+        passes = [backward_pass("I", s, v) for s, v in enumerate(streams) if v not in own]
+        ages = [(age, coordinates_in(row, tuple(own))) for age, row in rows]
+        for n, vector in enumerate(own):
+            joint = streams.index(vector) if vector in streams else None
+            found = backward_pass("W" if joint is None else "B", joint, vector)
+            uses = tuple((age, coordinates[n]) for age, coordinates in ages if coordinates[n])
+            passes.append(replace(found, weights=n, uses=uses))
         return ComponentWork(
             streams=tuple(streams),
             passes=tuple(passes),
             computes_loss=above is None or self.heads[i],
             updates=self.updates != "none"
-            and (any(own) or (above is not None and self.heads[i]) or bool(self.sharers(i))),
+            and (bool(rows) or (above is not None and self.heads[i]) or bool(self.sharers(i)) or i in self.carried),
         )

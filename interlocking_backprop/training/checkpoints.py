@@ -48,6 +48,7 @@ class Checkpoints:
             progress: what else a resumed run has to know; rank 0's is kept. Its "step" names the checkpoint.
             is_best: whether it is the best so far.
         """
+        model.settle()
         name = f"step-{progress['step']:08d}"
         for i in model.local_components:
             component = model.components[i]
@@ -82,6 +83,7 @@ class Checkpoints:
         name, progress = model.gather((here, self._progress(here)))[0]
         if name is None:
             raise ValueError(f"{self._folder} holds no {which} checkpoint; the run has not come to its first one.")
+        model.settle()
         for i in model.local_components:
             path = self._folder / name / f"component-{i:04d}.pt"
             component = model.components[i]

@@ -6,6 +6,7 @@ A field belongs to a group, but its name is unique in all of them: flags and con
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import reprlib
@@ -18,6 +19,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from interlocking_backprop.common.atomic_files import write_text
 from interlocking_backprop.common.fields import LARGEST, Checked, at_least, flag
 from interlocking_backprop.common.json_files import read_json
+from interlocking_backprop.schedule.least_delays import least_delays
+from interlocking_backprop.scheme.coefficients import Scheme
+from interlocking_backprop.scheme.delay_factors import delay_factors
+from interlocking_backprop.scheme.expressions import LeastDelays
+from interlocking_backprop.scheme.phases import Phases, resolve_phases
 from interlocking_backprop.training import config_groups as groups
 
 _Self = TypeVar("_Self", bound="SharedConfig")
@@ -25,8 +31,10 @@ _Self = TypeVar("_Self", bound="SharedConfig")
 _DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 0.1, "weight_decay": 5e-4, "aux_lr_factor": 1.0},
     "adamw": {"lr": 1e-3, "weight_decay": 0.1, "aux_lr_factor": 5.0},
+    "muon": {"lr": 0.02, "weight_decay": 0.1, "aux_lr_factor": 5.0, "adamw_lr": 1e-3},
     # docs/results.md has what it was chosen by.
     "transformer adamw": {"aux_lr_factor": 30.0},
+    "transformer muon": {"aux_lr_factor": 30.0},
 }
 
 
@@ -51,11 +59,14 @@ class SharedConfig(Checked):
             self.optimization.head_lr_factor,
             self.of_optimizer("weight_decay"),
         )
-        if not self.of_optimizer("lr") * max(1.0, *factors) <= LARGEST:
-            raise ValueError(
-                f"--lr is {self.of_optimizer('lr'):g}, with --aux-lr-factor {factors[0]:g}, --head-lr-factor "
-                f"{factors[1]:g} and --weight-decay {factors[2]:g}; expected products of at most {LARGEST:g}."
-            )
+        names: list[Literal["lr", "adamw_lr"]] = ["lr", "adamw_lr"] if self.optimizer_name == "muon" else ["lr"]
+        for name in names:
+            if not self.of_optimizer(name) * max(1.0, *factors) <= LARGEST:
+                raise ValueError(
+                    f"{flag(name)} is {self.of_optimizer(name):g}, with --aux-lr-factor {factors[0]:g}, "
+                    f"--head-lr-factor {factors[1]:g} and --weight-decay {factors[2]:g}; expected products of at most "
+                    f"{LARGEST:g}."
+                )
 
     def replace(self: _Self, **values: Any) -> _Self:
         """A copy with other values of some fields, whatever groups these are in.
@@ -87,14 +98,19 @@ class SharedConfig(Checked):
         return "stdlib" if self.network.model == "transformer" else "digits"
 
     @property
-    def optimizer_name(self) -> Literal["sgd", "adamw"]:
+    def least_delays(self) -> LeastDelays:
+        """What ``~`` without a number stands for with so many micro-batches: all components count as equal."""
+        return functools.partial(least_delays, n_microbatches=self.optimization.microbatches)
+
+    @property
+    def optimizer_name(self) -> Literal["sgd", "adamw", "muon"]:
         """The optimizer, "auto" being resolved."""
         if self.optimization.optimizer != "auto":
             return self.optimization.optimizer
         return "adamw" if self.network.model == "transformer" else "sgd"
 
-    def of_optimizer(self, name: Literal["lr", "weight_decay", "aux_lr_factor"]) -> float:
-        """A value that depends on the optimizer where it is not given."""
+    def of_optimizer(self, name: Literal["lr", "adamw_lr", "weight_decay", "aux_lr_factor"]) -> float:
+        """A value that depends on the optimizer where it is not given; there is an ``adamw_lr`` with Muon alone."""
         value = getattr(self.optimization, name)
         defaults = _DEFAULTS[self.optimizer_name] | _DEFAULTS.get(f"{self.network.model} {self.optimizer_name}", {})
         return float(defaults[name] if value is None else value)
@@ -109,7 +125,9 @@ class TrainConfig(SharedConfig):
 
     scheme: str = "e2e"
     """Which loss trains which component: e2e, local, pairwise or 3wise (any N), deep-supervision or decay0.5.
-    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv file has a matrix.
+    An N-wise one takes -sum, -mean or -decay0.5 (any number) behind it; a .csv or .json file has matrices.
+    e2e~2 is late by two steps, e2e~2.1.1.0 by so many for each component, e2e~ by the least that keeps a device per
+    component busy with --microbatches, pipedream and pipedream-2bw by theirs; 0.5*pairwise+0.5*e2e~ is a sum.
     Several, each until an epoch: local:10,3wise:18,e2e."""
     components: Annotated[int, at_least(1, 1000)] = 4
     """Into how many components the network is cut, balanced by cost."""
@@ -132,6 +150,24 @@ class TrainConfig(SharedConfig):
         return self.components if self.network.blocks_per_component == "auto" else self.network.blocks_per_component
 
     @property
+    def phases(self) -> Phases:
+        """The schemes, and until when each holds.
+
+        Raises:
+            ValueError: if one is not known, or not one for so many components.
+        """
+        return Phases.parse(self.scheme, self.components, self.least_delays)
+
+    @property
+    def resolved_scheme(self) -> str:
+        """The text of the scheme with its least delays written out, which a run's configuration keeps."""
+        return resolve_phases(self.scheme, self.components, self.least_delays)
+
+    def rate_factors(self, scheme: Scheme) -> tuple[float, ...]:
+        """By what the learning rates of the components are multiplied while a scheme is followed."""
+        return delay_factors(scheme, self.optimization.delay_lr_power)
+
+    @property
     def run_folder(self) -> Path:
         """Where the run goes."""
         if self.output.out is not None:
@@ -143,6 +179,7 @@ class TrainConfig(SharedConfig):
         """Writes the configuration as JSON, which ``--config`` reads."""
         # Whoever goes on with the run, or repeats it, does not want another trace.
         values = {name: value for name, value in self.flat().items() if name != "profile"}
+        values["scheme"] = self.resolved_scheme
         write_text(path, json.dumps(values, indent=2, default=str) + "\n")
 
 

@@ -16,6 +16,7 @@ _BETWEEN_0_AND_1 = Expected("a number between 0 and 1", lambda value: 0 < value 
 _PIXELS = Expected("a positive number of pixels, at most 10000", lambda value: 1 <= value <= 10_000)
 _ASCENDING = Expected("ascending epochs", lambda value: bool(value) and list(value) == sorted(value) and value[0] >= 1)
 _BELOW_1 = Expected("a number above 0 and below 1", lambda value: 0 < value < 1)
+_POWER = Expected("a number from 0 to 10", lambda value: 0 <= value <= 10)
 _SECONDS = Expected("a positive number of seconds, at most 1e9", lambda value: 0 < value <= 1e9)
 _N_TOKENS = range(258, 1_000_001)
 _VOCABULARY = Expected(
@@ -119,21 +120,28 @@ class Optimization(Checked):
     """Parts into which each batch is cut."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the forward pass and the losses."""
-    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
-    """SGD with momentum, or AdamW; auto takes SGD for ResNets and AdamW for Transformers."""
+    optimizer: Literal["auto", "sgd", "adamw", "muon"] = "auto"
+    """SGD with momentum, AdamW, or Muon for the matrices inside a Transformer and AdamW for all its other weights.
+    auto takes SGD for ResNets and AdamW for Transformers."""
     lr: Annotated[float | None, POSITIVE] = None
-    """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW."""
+    """Peak learning rate; by default 0.1 with SGD, 0.001 with AdamW, 0.02 with Muon."""
+    adamw_lr: Annotated[float | None, POSITIVE] = None
+    """Peak learning rate of the AdamW that stands beside Muon (embeddings, norms, biases, heads); by default 0.001."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Takes Nesterov's momentum for SGD."""
     weight_decay: Annotated[float | None, NOT_NEGATIVE] = None
-    """Weight decay; by default 0.0005 with SGD, 0.1 with AdamW. Biases and normalisation weights have none."""
+    """Weight decay; by default 0.0005 with SGD, 0.1 with AdamW and Muon. Biases and normalisation weights have none."""
     aux_lr_factor: Annotated[float | None, POSITIVE] = None
     """Multiplies the learning rate of the auxiliary heads.
-    The default is 1 with SGD; under AdamW heads need more than the rest: 5, and 30 for those of a Transformer."""
+    The default is 1 with SGD; under AdamW (and beside Muon, where theirs is AdamW) heads need more than the rest:
+    5, and 30 for those of a Transformer."""
     head_lr_factor: Annotated[float, POSITIVE] = 1.0
     """Multiplies the learning rate of the network's own head, its last layer, for comparisons on equal terms."""
+    delay_lr_power: Annotated[float, _POWER] = 0.5
+    """Where a scheme has ages, component i learns at lr / (1 + D)^p: D is its greatest age, this is p; 0 for lr alike.
+    The auxiliary heads, which follow their own losses without delay, are left out."""
     lr_schedule: Literal["cosine", "multistep", "constant", "plateau"] = "cosine"
     """Course of the learning rate after the warm-up: to zero like a cosine, or constant.
     multistep multiplies it by gamma at the milestones, plateau when the validation score no longer improves."""

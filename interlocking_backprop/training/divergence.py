@@ -33,10 +33,12 @@ class Diverged(Exception):  # noqa: N818  (it says what happened)
 
     def __init__(self, loss: BadLoss, config: TrainConfig) -> None:
         where = "" if loss.exit is None else f" of exit {loss.exit}"
-        lr, norm = config.of_optimizer("lr"), config.optimization.max_grad_norm / 10 or 1
+        norm, rates = config.optimization.max_grad_norm / 10 or 1, f"--lr (it is {config.of_optimizer('lr'):g})"
+        if config.optimizer_name == "muon":
+            rates += f" or --adamw-lr ({config.of_optimizer('adamw_lr'):g})"
         super().__init__(
-            f"training diverged: the loss{where} is {loss.value} at step {loss.step}; lower --lr (it is {lr:g}), or "
-            f"clip gradients, e.g. --max-grad-norm {norm:g}."
+            f"training diverged: the loss{where} is {loss.value} at step {loss.step}; lower {rates}, or clip "
+            f"gradients, e.g. --max-grad-norm {norm:g}."
         )
         self.loss = loss
 

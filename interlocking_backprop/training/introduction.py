@@ -14,7 +14,7 @@ from interlocking_backprop.nets.flops import forward_flops
 from interlocking_backprop.schedule.costs import Costs
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
-from interlocking_backprop.scheme.coefficients import deep_supervision, e2e, local, pairwise
+from interlocking_backprop.scheme.coefficients import Scheme, deep_supervision, e2e, local, pairwise
 from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks import Task
@@ -53,6 +53,7 @@ def introduction(
         **{f"scheme {n}" if len(phases) > 1 else "scheme": _phase(phases, n) for n in range(len(phases))},
         "schedule": _schedule(model.schedule),
         "training": _training(config, n_steps, steps_per_epoch),
+        **_rates(config, phases),
     }
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
@@ -130,12 +131,17 @@ def _phase(phases: Phases, n: int) -> str:
     others = (local(k), pairwise(k), e2e(k), deep_supervision(k))
     known = next((other.name for other in reversed(others) if other == scheme), scheme.name)
     same = f", which is {known} with {k} component{'s' * (k > 1)}" if known != scheme.name else ""
-    rows = " | ".join(map(_row, scheme.matrix.tolist()))
+    rows = " | ".join(_row(scheme, i) for i in range(k))
     return f"{until}{scheme.name}{same}; losses of the components: {rows}"
 
 
-def _row(row: Sequence[float]) -> str:
-    parts = [f"{j}" if c == 1 else f"{c:.3g} x {j}" for j, c in enumerate(row) if c]
+def _row(scheme: Scheme, i: int) -> str:
+    """The losses that train component i: ``0.5 x 1 + 0.5 x 3 (age 2)``."""
+    parts = []
+    for age in (0, *scheme.delayed):
+        late = f" (age {age})" if age else ""
+        row = scheme.coefficients(age)[i].tolist()
+        parts += [(f"{j}" if c == 1 else f"{c:.3g} x {j}") + late for j, c in enumerate(row) if c]
     return " + ".join(parts) or "none"
 
 
@@ -149,11 +155,20 @@ def _schedule(schedule: Schedule) -> str:
     )
 
 
+def _rates(config: TrainConfig, phases: Phases) -> dict[str, str]:
+    """By what learning rates are multiplied, where that is not 1."""
+    found = {scheme.name: config.rate_factors(scheme) for scheme in phases.schemes}
+    shown = [f"{name}: {' | '.join(f'{f:.3g}' for f in fs)}" for name, fs in found.items() if any(f != 1 for f in fs)]
+    return {"rates": f"of the components, times {'; '.join(shown)}"} if shown else {}
+
+
 def _training(config: TrainConfig, n_steps: int, steps_per_epoch: int) -> str:
     o = config.optimization
     n_epochs = -(-n_steps // steps_per_epoch)
-    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g} ({o.lr_schedule})"
+    lr = f"{config.optimizer_name} with {config.of_optimizer('lr'):g}"
+    if config.optimizer_name == "muon":
+        lr += f", adamw beside it with {config.of_optimizer('adamw_lr'):g}"
     length = (
         f"{n_steps:,} step{'s' * (n_steps > 1)} of {o.batch_size} samples in {n_epochs} epoch{'s' * (n_epochs > 1)}"
     )
-    return f"{length}; {lr}; seed {config.seed}"
+    return f"{length}; {lr} ({o.lr_schedule}); seed {config.seed}"

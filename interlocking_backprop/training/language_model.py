@@ -10,7 +10,6 @@ import torch
 from interlocking_backprop.build import build_model
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.scheme.coefficients import e2e
-from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.text.token_loss import TokenLoss
 from interlocking_backprop.text.tokenizer import Tokenizer, tokenizer_from_json
 from interlocking_backprop.training.checkpoints import Which
@@ -53,8 +52,7 @@ def language_model(run: str | Path, checkpoint: Which = "best", device: torch.de
         raise ValueError(f"{run} holds no {checkpoint} checkpoint; the run has not come to its first one.")
     tokenizer = _tokenizer(folder.path / TOKENIZER_FILE)
     main_nets, heads = transformer_of(config, tokenizer.vocabulary_size)
-    schemes = Phases.parse(config.scheme, config.components).schemes
-    aux_nets = needed_heads(heads, schemes, keep_all=network.heads == "all")
+    aux_nets = needed_heads(heads, config.phases.schemes, keep_all=network.heads == "all")
     # A model wants a scheme and optimizers; neither is used.
     model = build_model(main_nets, aux_nets, e2e(len(main_nets)), torch.optim.SGD, TokenLoss())
     model.to(device)

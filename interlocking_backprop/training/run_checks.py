@@ -14,7 +14,6 @@ from typing import Any
 from interlocking_backprop.common.fields import flag
 from interlocking_backprop.common.folders import check_folder
 from interlocking_backprop.nets.grammar import parse_architecture, parse_aux_net, parse_block_counts
-from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training import config_groups as groups
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.tasks.presets import resnet_of
@@ -62,9 +61,7 @@ def _check_unused(config: TrainConfig) -> None:
         raise ValueError(
             f"{flag(name)} is {value}, but {_NAMES[kind]} has no such setting; leave it out, or choose --model {other}."
         )
-    if config.optimizer_name == "adamw":
-        for name, value in _given(optimization, groups.Optimization(), ("momentum", "nesterov")):
-            raise ValueError(f"{flag(name)} is {value}, but AdamW has none; leave it out, or choose --optimizer sgd.")
+    _check_optimizer(config)
     users = {"milestones": ("multistep",), "gamma": ("multistep", "plateau")}
     for name, value in _given(optimization, groups.Optimization(), users):
         if optimization.lr_schedule not in users[name]:
@@ -73,6 +70,25 @@ def _check_unused(config: TrainConfig) -> None:
                 f"{flag(name)} is {shown}, but the {optimization.lr_schedule} schedule has none; leave it out, or "
                 f"choose --lr-schedule {' or '.join(users[name])}."
             )
+
+
+def _check_optimizer(config: TrainConfig) -> None:
+    """The network has something for the optimizer to update, and the optimizer a use for its flags."""
+    name, optimization = config.optimizer_name, config.optimization
+    if name == "muon" and config.network.model == "resnet":
+        raise ValueError(
+            "--optimizer is muon, which takes matrices, and a ResNet has none but that of its head: its kernels have "
+            "four dimensions; choose --optimizer sgd or adamw, or --model transformer."
+        )
+    of_sgd = {"adamw": "AdamW has none", "muon": "it is SGD's: Muon has a momentum of 0.95, Nesterov's"}
+    if name in of_sgd:
+        for field, value in _given(optimization, groups.Optimization(), ("momentum", "nesterov")):
+            raise ValueError(f"{flag(field)} is {value}, but {of_sgd[name]}; leave it out, or choose --optimizer sgd.")
+    if name != "muon" and optimization.adamw_lr is not None:
+        raise ValueError(
+            f"--adamw-lr is {optimization.adamw_lr:g}, but there is no AdamW beside another optimizer; give --lr, or "
+            "choose --optimizer muon."
+        )
 
 
 _OF_IMAGES = ("image_size", "augment")
@@ -107,17 +123,24 @@ def _check_data(config: TrainConfig) -> None:
 
 def _check_epochs(config: TrainConfig) -> None:
     """What is to happen at an epoch happens in the course of the run."""
-    phases, optimization = Phases.parse(config.scheme, config.components), config.optimization
+    phases, optimization = config.phases, config.optimization
     for phase in phases:
         if phase.end is not None and phase.end >= optimization.epochs:
             raise ValueError(
                 f"scheme {config.scheme!r} changes at epoch {phase.end}, but the run ends at epoch "
                 f"{optimization.epochs} and never comes to what follows; give more --epochs, or leave that out."
             )
-        if not phase.scheme.matrix.any():
+        if not phase.scheme.uses.any():
             raise ValueError(
                 f"scheme {config.scheme!r} trains nothing: all coefficients of {phase.scheme.name} are 0; expected one "
                 "at least that is not."
+            )
+        factors = config.rate_factors(phase.scheme)
+        if config.transformer.tied and factors[0] != factors[-1]:
+            raise ValueError(
+                f"--delay-lr-power is {optimization.delay_lr_power:g}, with which scheme {phase.scheme.name!r} gives "
+                "the embedding and the head, one weight with --tied, different learning rates; give --delay-lr-power "
+                "0, or leave out --tied."
             )
     if optimization.lr_schedule == "multistep":
         fits = optimization.milestones[0] < optimization.epochs

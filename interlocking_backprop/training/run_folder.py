@@ -77,7 +77,7 @@ class RunFolder:
             ValueError: if there is none, or the configuration differs in what the run computes.
         """
         run = cls(config.run_folder)
-        now = config.flat()
+        now = config.flat() | {"scheme": config.resolved_scheme}
         for name, value in run.config().flat().items():
             if name not in RESUMABLE_FIELDS and now[name] != value:
                 raise ValueError(

@@ -20,6 +20,7 @@ from interlocking_backprop.build import build_model
 from interlocking_backprop.data import batches
 from interlocking_backprop.engine.allocator import keep_freed_memory
 from interlocking_backprop.model import InterlockingBackpropModel
+from interlocking_backprop.scheme.coefficients import Scheme
 from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.checkpoints import Which
 from interlocking_backprop.training.config import TrainConfig
@@ -71,7 +72,7 @@ class Trainer:
         if config.execution.threads:
             torch.set_num_threads(config.execution.threads)
         self.config = config
-        self.phases = Phases.parse(config.scheme, config.components)
+        self.phases: Phases = config.phases
         self.device = select_device(config.execution.device)
         for name in config.parallelism.devices:
             select_device(name, "--devices")
@@ -85,14 +86,18 @@ class Trainer:
         if optimization.max_steps:
             self.n_steps = min(self.n_steps, optimization.max_steps)
         self.scheduler = SchedulerOf(optimization, self.steps_per_epoch, self.n_steps, self.task.maximize)
+        optimizer = OptimizerOf(config, self.task.main_nets, self.task.own_head)
+        self.rates_fall = any(factor != 1 for scheme in self.phases.schemes for factor in config.rate_factors(scheme))
         self.model: InterlockingBackpropModel = build_model(
             self.task.main_nets,
             self.task.aux_nets,
             self.phases.at(0),
-            OptimizerOf(config, self.task.own_head),
+            optimizer,
             self.task.loss_function,
             self.scheduler,
             n_microbatches=optimization.microbatches,
+            # Heads have no delay, hence optimizers apart from those whose rates fall with it.
+            aux_optimizer_constructor=optimizer if self.rates_fall else None,
             aux_lr_factor=config.of_optimizer("aux_lr_factor"),
             max_grad_norm=optimization.max_grad_norm or None,
             seed=config.seed,
@@ -157,7 +162,7 @@ class Trainer:
         progress, model = self.progress, self.model
         epoch, start = divmod(progress.step, self.steps_per_epoch)
         end = min((epoch + 1) * self.steps_per_epoch, self.n_steps)
-        model.set_scheme(self.phases.at(epoch))
+        self._follow(self.phases.at(epoch))
         model.train()
         reports.begin_epoch(epoch, progress.loss_sum)
         for inputs, targets in self._batches(self.task.train, epoch, start, end - progress.step, shuffle=True):
@@ -178,6 +183,12 @@ class Trainer:
         self._validate(run, reports, progress.loss_sum / (end - epoch * self.steps_per_epoch))
         if model.gather(interruption.requested)[0] and progress.step < self.n_steps:
             raise Stopped(progress.step, self.n_steps)
+
+    def _follow(self, scheme: Scheme) -> None:
+        """Trains by a scheme from now on, each component at the learning rate that suits its delay."""
+        self.model.set_scheme(scheme)
+        if self.rates_fall:
+            self.model.scale_learning_rates(self.config.rate_factors(scheme))
 
     def _step(self, inputs: Any, targets: Any) -> Tensor | None:
         """Takes a training step; returns the network's loss on the rank that has it."""

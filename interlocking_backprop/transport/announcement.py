@@ -27,6 +27,7 @@ class Operation(IntEnum):
     MAP_EXITS = 3
     SHUTDOWN = 4
     GRADIENTS = 5
+    SETTLE = 6
 
     @property
     def call(self) -> str:

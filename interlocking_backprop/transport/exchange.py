@@ -3,12 +3,15 @@
 What a message looks like is not known before it has been sent once, so the first time its format travels ahead of it.
 From then on both ends know, messages are bare bytes, and the receives of a step are posted at the end of the step
 before, in the order in which the messages will arrive: a message finds its buffer waiting.
+
+Where credit of earlier batches crosses a boundary, receives are posted at the beginning of a step: then it is known
+which of these batches there are. They are posted in the order in which the messages are sent, and waited for as needed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -16,7 +19,6 @@ from torch import Tensor
 
 from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.schedule.action import Kind
-from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.transport.channels import Channels
 from interlocking_backprop.transport.packing import Format
@@ -67,37 +69,61 @@ class Incoming:
 
     Args:
         road: by which it comes.
-        awaited: the first time: what has not come by this road yet, this message included, in the order in which it
-            comes.
+        coming: what is to come by that road.
         channels: of this rank.
     """
 
-    def __init__(self, road: Road, awaited: deque[Incoming], channels: Channels) -> None:
-        self._road, self._awaited, self._channels = road, awaited, channels
+    def __init__(self, road: Road, coming: Coming, channels: Channels) -> None:
+        self._road, self._coming, self._channels = road, coming, channels
         self._format: Format | None = None
         # The tensors that will be filled, and what to wait for; of this time, and of the next if that is posted too.
         self._posted: deque[tuple[list[Tensor], list[dist.Work]]] = deque()
-        awaited.append(self)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what the message looks like."""
+        return self._format is not None
+
+    @property
+    def is_posted(self) -> bool:
+        """Whether all is ready to receive it."""
+        return bool(self._posted)
 
     def post(self) -> None:
-        """Makes ready to receive the message once."""
-        assert self._format is not None
+        """Makes ready to receive the message once; the first time waits for its format."""
+        if self._format is None:
+            self._format = Format(self._channels.receive_object(*self._road))
         buffers, parts = self._format.receive(self._channels.device)
         self._posted.append((buffers, [self._channels.receive(data, *self._road) for data in parts]))
 
     def receive(self) -> Packet | Gradient:
         """Waits for the message."""
-        while self._format is None:
-            self._awaited.popleft()._find_out()
+        if not self._posted:
+            self._coming.post_until(self)
+        assert self._format is not None
         buffers, works = self._posted.popleft()
         for work in works:
             self._channels.wait(work, self._road.peer)
         return self._format.filled(buffers)
 
-    def _find_out(self) -> None:
-        """Waits for the format of the message."""
-        self._format = Format(self._channels.receive_object(*self._road))
-        self.post()
+
+class Coming:
+    """What is to come by a road and is not posted yet, in the order in which it is sent."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Incoming] = deque()
+
+    def expect(self, messages: Iterable[Incoming]) -> None:
+        """Notes messages behind those that are to come; posts what can be posted without waiting."""
+        self._messages.extend(messages)
+        while self._messages and self._messages[0].is_known:
+            self._messages.popleft().post()
+
+    def post_until(self, message: Incoming) -> None:
+        """Posts what comes up to a message, formats that are on the way being waited for."""
+        while not message.is_posted:
+            self._messages.popleft().post()
+        self.expect(())
 
 
 class Exchange:
@@ -113,9 +139,21 @@ class Exchange:
     def __init__(self, schedule: Schedule, rank: int, channels: Channels, *, repeats: bool) -> None:
         self._channels = channels
         incoming, outgoing = _roads(schedule, rank, channels.groups)
-        awaited: defaultdict[Road, deque[Incoming]] = defaultdict(deque)
-        self._incoming = {message: Incoming(road, awaited[road], channels) for message, road in incoming.items()}
+        coming: defaultdict[Road, Coming] = defaultdict(Coming)
+        self._incoming = {message: Incoming(road, coming[road], channels) for message, road in incoming.items()}
         self._outgoing = {message: Outgoing(message, road, channels) for message, road in outgoing.items()}
+        sends = (action for _, action in schedule if action.kind is Kind.SEND_B)
+        ages = {Message(a.component, a.component - 1, a.microbatch, a.stream): a.age for a in sends}
+        late = _late_boundaries(schedule)
+        self._ahead = [self._incoming[message] for message in incoming if not late(message)]
+        self._sent_ahead = [self._outgoing[message] for message in outgoing if not late(message)]
+        # For each road by which credit of earlier batches comes: the ages at which it is sent.
+        self._late: defaultdict[Coming, list[tuple[int, Incoming]]] = defaultdict(list)
+        for message, road in incoming.items():
+            if late(message):
+                self._late[coming[road]].append((ages[message], self._incoming[message]))
+        for road, some in coming.items():
+            some.expect(self._incoming[m] for m, other in incoming.items() if other == road and not late(m))
         self._is_known = False
         self._n_ahead = 1 if repeats else 0
         self._n_posted = 0
@@ -126,30 +164,41 @@ class Exchange:
     def receiver(self, message: Message) -> Callable[[], Packet | Gradient]:
         return self._incoming[message].receive
 
-    def begin(self) -> None:
-        """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too."""
-        if self._is_known:
-            self._post(1 + self._n_ahead)
+    def begin(self, ages: Collection[int]) -> None:
+        """Makes ready to receive, this time's messages and, if there is likely to be a next time, its messages too.
 
-    def end(self) -> None:
-        """All messages of this time have been received, and all sends begun; by now all formats are known."""
-        self._n_posted -= self._is_known
-        self._is_known = True
-        self._post(self._n_ahead)
+        Args:
+            ages: how many steps ago the batches were that there are; 0 among them if there is one in this step.
+        """
+        if self._is_known and 0 in ages:
+            self._post(1 + self._n_ahead)
+        for coming, messages in self._late.items():
+            coming.expect(incoming for age, incoming in messages if age in ages)
+
+    def end(self, ages: Collection[int]) -> None:
+        """All messages of this time have been received, and all sends begun; by now formats are known.
+
+        Args:
+            ages: see `begin`.
+        """
+        if 0 in ages:
+            self._n_posted -= self._is_known
+            self._is_known = True
+            self._post(self._n_ahead)
 
     def drain(self) -> None:
         """Gets rid of what was posted for a next time that does not come: every rank sends zeros, and takes them."""
         for _ in range(self._n_posted):
-            for outgoing in self._outgoing.values():
+            for outgoing in self._sent_ahead:
                 outgoing.send_zeros()
-            for incoming in self._incoming.values():
+            for incoming in self._ahead:
                 incoming.receive()
             self._channels.flush()
         self._n_posted = 0
 
     def _post(self, n_times: int) -> None:
         for _ in range(self._n_posted, n_times):
-            for incoming in self._incoming.values():
+            for incoming in self._ahead:
                 incoming.post()
         self._n_posted = n_times
 
@@ -164,18 +213,25 @@ class Session:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._latest: Exchange | None = None
+        self._ages: Collection[int] = ()
 
-    def begin(self, exchange: Exchange) -> None:
-        """Makes ready for a program's messages; what was made ready for another one is drained."""
+    def begin(self, exchange: Exchange, ages: Collection[int]) -> None:
+        """Makes ready for a program's messages; what was made ready for another one is drained.
+
+        Args:
+            exchange: of the program.
+            ages: how many steps ago the batches were that there are.
+        """
         if exchange is not self._latest:
             self.drain()
             self._latest = exchange
-        exchange.begin()
+        exchange.begin(ages)
+        self._ages = ages
 
     def end(self) -> None:
         """The program that was begun has been carried out."""
         assert self._latest is not None
-        self._latest.end()
+        self._latest.end(self._ages)
         self._channels.next_step()
 
     def drain(self) -> None:
@@ -186,24 +242,31 @@ class Session:
 
 
 def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message, Road], dict[Message, Road]]:
-    """The messages that a rank receives, and those that it sends, in the order in which they go."""
+    """The messages that a rank receives, and those that it sends, in the order in which they are sent."""
     placement = schedule.placement
-    dependencies = Dependencies(schedule.workload, schedule.n_microbatches, placement)
     incoming: dict[Message, Road] = {}
     outgoing: dict[Message, Road] = {}
-    for i, kind, m, stream in schedule.actions[rank]:
-        if kind is Kind.SEND_F:
-            outgoing[Message(i, i + 1, m)] = Road(placement[i + 1], groups.up)
-        elif kind is Kind.RECV_F:
-            incoming[Message(i - 1, i, m)] = Road(placement[i - 1], groups.up)
-        elif kind is Kind.SEND_B:
-            outgoing[Message(i, i - 1, m, stream)] = Road(placement[i - 1], groups.down)
-        elif kind is Kind.RECV_B:
-            incoming[Message(i + 1, i, m, stream)] = Road(placement[i + 1], groups.down)
-    for sender, (i, kind, _, _) in schedule:
-        for j in dependencies.receivers(i) if kind is Kind.REDUCE_GRAD else ():
+    for sender, action in schedule:
+        i = action.component
+        if action.kind in (Kind.SEND_F, Kind.SEND_B):
+            is_up = action.kind is Kind.SEND_F
+            messages = [Message(i, i + 1 if is_up else i - 1, action.microbatch, action.stream)]
+            group = groups.up if is_up else groups.down
+        elif action.kind is Kind.REDUCE_GRAD:
+            messages = [Message(i, j) for j in schedule.dependencies.receivers(i)]
+            group = groups.shared
+        else:
+            continue
+        for message in messages:
+            receiver = placement[message.target]
             if sender == rank:
-                outgoing[Message(i, j)] = Road(placement[j], groups.shared)
-            elif placement[j] == rank:
-                incoming[Message(i, j)] = Road(sender, groups.shared)
+                outgoing[message] = Road(receiver, group)
+            elif receiver == rank:
+                incoming[message] = Road(sender, group)
     return incoming, outgoing
+
+
+def _late_boundaries(schedule: Schedule) -> Callable[[Message], bool]:
+    """Says of a message whether it goes down across a boundary by which credit of earlier batches goes."""
+    received = {action.component for _, action in schedule if action.kind is Kind.RECV_B and action.age}
+    return lambda message: message.stream is not None and message.target in received

@@ -92,6 +92,29 @@ def test_two_ranks_report_what_one_device_does(folder, tmp_path):
     assert forward[1] == {"1F0", "1F1", "2F0", "2F1"}
 
 
+def test_muon_goes_on_where_it_stopped_on_two_ranks(folder, tmp_path, monkeypatch):
+    """With clipping and the course of the learning rates, as one device does without a stop."""
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    muon = ["--optimizer", "muon", "--adamw-lr", "0.01", "--max-grad-norm", "0.1"]
+    assert main(arguments(folder, straight, *muon)) == 0
+    train, calls = ib.InterlockingBackpropModel.training_step, []
+
+    def interrupted(model, inputs, targets):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return train(model, inputs, targets)
+
+    monkeypatch.setattr(ib.InterlockingBackpropModel, "training_step", interrupted)
+    assert main(arguments(folder, run, *muon)) == 130
+    monkeypatch.undo()
+    code, _, errors = finished(torchrun("-m", "interlocking_backprop", "train", "--out", str(run), "--resume"))
+    assert code == 0, errors
+    assert events(run, "validation", "test") == events(straight, "validation", "test")
+    before, after = (line["exits"][-1]["bits_per_byte"] for line in events(straight, "validation"))
+    assert after < before < 8.5
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

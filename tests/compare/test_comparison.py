@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+import interlocking_backprop as ib
 from interlocking_backprop.cli.compare import read_config
 from interlocking_backprop.cli.main import main
 from interlocking_backprop.compare.config import CompareConfig
@@ -118,6 +119,17 @@ def test_a_changed_matrix_is_rejected(tmp_path, capsys):
         ComparisonFolder(config).check_settings()
 
 
+def test_a_changed_age_of_a_file_in_a_sum_is_rejected(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(ib.local(2).delay(1).to_json())
+    config = read_config(["--schemes", f"0.5*{path}~1+e2e:1,e2e", "--components", "2", "--out", str(tmp_path / "out")])
+    ComparisonFolder(config).begin({"components": [2], "metric": "accuracy", "maximize": True, "n_steps": 1})
+    ComparisonFolder(config).check_settings()
+    path.write_text(ib.local(2).delay(2).to_json())
+    with pytest.raises(ValueError, match=r"mine\.json has changed since the comparison"):
+        ComparisonFolder(config).check_settings()
+
+
 def test_one_comparison_at_a_time_is_at_work_in_a_folder(tmp_path):
     folder = ComparisonFolder(CompareConfig(out=tmp_path))
     with folder.locked(), pytest.raises(ValueError, match="another comparison is at work"):
@@ -142,7 +154,7 @@ def test_all_schemes_start_from_the_same_weights_and_see_the_same_data(tmp_path)
     for flags in ([*NET], ["--model", "transformer", *text, "--depth", "3", "--batch-size", "4", "--device", "cpu"]):
         config = read_config([*flags, "--components", "3", "--seeds", "2", "--out", str(tmp_path / "out")])
         firsts: dict[int, Trainer] = {}
-        for run in grid(config, 1, {}):
+        for run in grid(config, 1, {}, config.resolved):
             trainer = Trainer(run.config)
             first = firsts.setdefault(run.config.seed, trainer)
             expected = [p for component in first.model.components for p in component.main_net.state_dict().values()]

@@ -41,7 +41,7 @@ def test_the_grid(tmp_path):
     config = read_config(
         ["--schemes", "e2e,local", "--components", "2,3", "--seeds", "2", "--lr", "0.3", "--out", str(tmp_path)]
     )
-    runs = grid(config, 1, {("local", 3): {"lr": 0.1}})
+    runs = grid(config, 1, {("local", 3): {"lr": 0.1}}, config.resolved)
     assert [(r.config.seed, r.config.components, r.config.scheme) for r in runs] == [
         (seed, k, scheme) for seed in (0, 1) for k in (2, 3) for scheme in ("e2e", "local")
     ]
@@ -52,7 +52,10 @@ def test_the_grid(tmp_path):
 
 def test_different_schemes_have_different_folders():
     assert slug("3wise-sum") == "3wise-sum"
-    assert len({slug(text) for text in ("a/b.csv", "a_b.csv", "a:b.csv", "local:1,e2e", "local:1_e2e")}) == 5
+    assert (
+        len({slug(text) for text in ("a/b.csv", "a_b.csv", "a:b.csv", "local:1,e2e", "local:1_e2e", "e2e~", "e2e*")})
+        == 7
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_every_scheme_gets_the_same_trials(tmp_path):
     config = read_config(
         [*FLAGS, *GRID, "--schemes", "e2e,local,pairwise", "--components", "3", "--out", str(tmp_path)]
     )
-    trials = [trial.config for trials in all_trials(config, 1).values() for trial in trials]
+    trials = [trial.config for trials in all_trials(config, 1, config.resolved).values() for trial in trials]
     found = {
         scheme: [(t.optimization.lr, t.optimization.aux_lr_factor) for t in trials if t.scheme == scheme]
         for scheme in ("e2e", "local", "pairwise")

@@ -54,7 +54,7 @@ def training_step(
 
         else:  # a backward pass: I makes a stream for the component below, W trains the weights, B does both
             work = workload.components[i]
-            source = (work.weight_pass if stream is None else work.input_pass(stream)).source
+            source = (work.weight_passes[0] if stream is None else work.input_pass(stream)).source
             gradient = loss_gradient[i, m] * source.loss
             for s, coefficient in source.streams:
                 gradient = gradient.add(streams[i + 1, m, s], alpha=coefficient)

@@ -1,4 +1,4 @@
-"""No rank keeps more graphs alive than the simulator says, counted where autograd keeps them."""
+"""No rank keeps more graphs, or weights of the past, than the simulator says, counted where autograd keeps them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,27 @@ class Census:
 CENSUS = Census()
 
 
+class WeightCensus:
+    """In how many places in memory weights are, now and at most, for each weight."""
+
+    def __init__(self) -> None:
+        self._places: dict[nn.Parameter, set[int]] = {}
+        self.most = 0
+
+    def note(self, weight: nn.Parameter) -> None:
+        """Counts the memory that a weight has now, for as long as somebody keeps it."""
+        storage = weight.data.untyped_storage()
+        places = self._places.setdefault(weight, set())
+        address = storage.data_ptr()
+        if address not in places:
+            places.add(address)
+            self.most = max(self.most, len(places))
+            weakref.finalize(storage, places.discard, address)
+
+
+WEIGHTS = WeightCensus()
+
+
 class Marked(torch.autograd.Function):
     """The identity; a node of its own in every graph."""
 
@@ -54,6 +75,7 @@ class Counted(nn.Module):
         self.inner = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
 
     def forward(self, x):
+        WEIGHTS.note(self.inner[0].weight)
         y = self.inner(x)
         return Marked.apply(y) if y.requires_grad else y
 
@@ -66,6 +88,9 @@ def random_cases(size: int) -> list[tuple[ib.Scheme, int, int | None]]:
         (ib.nwise(size + 2, 2, "sum"), 3, None),
         (ib.e2e(size), 4, None),
         (ib.e2e(size), 6, size),
+        (ib.e2e(size).delay(ib.least_delays(ib.e2e(size), 2)), 2, None),
+        (ib.e2e(size).delay(3), 1, None),
+        (ib.pairwise(size + 1) + ib.e2e(size + 1).delay(2), 2, None),
     ]
     for _ in range(2):
         k = int(rng.integers(size, 7))
@@ -81,7 +106,7 @@ def on_rank(rank: int, size: int) -> list[tuple[str, int, int, int, bool]]:
     for scheme, m, max_graphs in random_cases(size):
         torch.manual_seed(0)
         k = scheme.n_components
-        used = scheme.matrix.any(axis=0)
+        used = scheme.uses.any(axis=0)
         heads = [nn.Linear(3, 2) if used[j] else None for j in range(k - 1)]
         last = nn.Sequential(Counted(), nn.Linear(3, 2))
         model = ib.build_model(
@@ -95,13 +120,17 @@ def on_rank(rank: int, size: int) -> list[tuple[str, int, int, int, bool]]:
         model.enable_model_parallel(max_graphs=max_graphs)
         CENSUS.now = CENSUS.peak = 0
         batch = (torch.randn(8, 3), torch.randn(8, 2)) if rank == 0 else (None, None)
-        for _ in range(4):
+        WEIGHTS.most = 0
+        for _ in range(4 + scheme.max_delay):
             model.training_step(*batch)
+        model.settle()
         left = CENSUS.now
         schedule = model.schedule
         simulated = ib.simulate(schedule, ib.Costs.uniform(k)).peak_graphs[rank]
         has_passes = all(schedule.workload.components[i].passes for i in schedule.components_of(rank))
         found.append((f"{scheme.name}, M = {m}", CENSUS.peak, simulated, left, has_passes))
+        # Those of now, and one for each age that is used.
+        assert WEIGHTS.most <= 1 + max((action.age for _, action in schedule), default=0), scheme.name
         model.shutdown()
         if max_graphs is not None:
             assert simulated <= max_graphs

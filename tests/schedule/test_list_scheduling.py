@@ -196,6 +196,12 @@ def test_the_limit_does_not_grow_with_the_depth():
     assert units(ib.nwise(64, 3), 2) == 5
 
 
+@pytest.mark.parametrize(("k", "m"), [(4, 1), (8, 4), (64, 8), (64, 64), (64, 128)])
+def test_e2e_takes_the_way_up_and_back_or_the_work_of_a_rank(k, m):
+    """What no order can beat; the search finds it at 64 components and 128 micro-batches within seconds."""
+    assert units(ib.e2e(k), m) == max(2 * k - 1 + 2 * m, 3 * m) / m
+
+
 @pytest.mark.parametrize(("k", "m"), [(2, 1), (4, 4), (8, 8), (4, 8), (8, 2)])
 def test_e2e_by_1f1b(k, m):
     """Backward first, whole joint passes and as few graphs as 1F1B: its time, and its memory."""

@@ -71,3 +71,31 @@ def test_a_frozen_component_says_so():
 def test_what_is_too_large_for_a_picture_is_a_line():
     assert len(ib.deep_supervision(1000)._repr_html_()) < 200
     assert len(ib.deep_supervision(64)._repr_html_()) < 400_000
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        ib.e2e(5).delay([3, 2, 2, 1, 0]),
+        0.5 * ib.pairwise(4) + 0.5 * ib.e2e(4).delay(1) + -1 * ib.e2e(4).delay(3),
+        ib.pairwise(64).delay(2),
+    ],
+)
+def test_every_late_coefficient_has_a_cell_with_its_age(scheme):
+    found = {age: np.zeros_like(scheme.matrix) for age in (0, *scheme.delayed)}
+    for rect in picture(scheme).iter(f"{SVG}rect"):
+        title = rect.findtext(f"{SVG}title")
+        if match := re.fullmatch(r"component (\d+): (.+) of loss (\d+)(?:, (\d+) steps? late)?", title):
+            found[int(match[4] or 0)][int(match[1]), int(match[3])] = float(match[2])
+            assert ("stroke-dasharray" in rect.attrib) == bool(match[4])
+    for age, matrix in found.items():
+        np.testing.assert_array_equal(matrix, scheme.coefficients(age))
+
+
+def test_ages_share_a_cell_and_are_written_behind_the_coefficient():
+    svg = picture(ib.Scheme([[0.5]], delayed={1: [[1]], 12: [[-2]]}))
+    rects = [r for r in svg.iter(f"{SVG}rect") if "of loss" in r.findtext(f"{SVG}title")]
+    assert [float(r.get("height")) for r in rects] == pytest.approx([32 / 3] * 3, abs=1e-3)
+    tops = [float(r.get("y")) for r in rects]
+    assert tops == pytest.approx([37, 37 + 32 / 3, 37 + 64 / 3], abs=1e-3)
+    assert [text.text for text in svg.iter(f"{SVG}text")][-3:] == ["0.5", "1~1", "-2~12"]

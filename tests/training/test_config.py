@@ -14,6 +14,7 @@ from interlocking_backprop.scheme.phases import Phases
 from interlocking_backprop.training.config import TrainConfig, load_config
 from interlocking_backprop.training.config_groups import Optimization
 from interlocking_backprop.training.optimization import SchedulerOf
+from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.trainer import Trainer
 
 
@@ -63,7 +64,7 @@ def test_a_saved_configuration_is_read_back(tmp_path):
         ('{"out": 3}', "--out is 3; expected a path"),
         ('{"milestones": 3}', "--milestones is 3; expected a list"),
         ('{"milestones": [3, "x"]}', "--milestones is 'x'; expected a whole number"),
-        ('{"optimizer": "lion"}', "--optimizer is 'lion'; expected one of auto, sgd, adamw"),
+        ('{"optimizer": "lion"}', "--optimizer is 'lion'; expected one of auto, sgd, adamw, muon"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
@@ -118,6 +119,24 @@ def test_phases():
         ib.e2e(4),
     ]
     assert Phases.parse("pairwise-sum", 4).schemes == [ib.nwise(4, 2, "sum")]
+
+
+def test_a_saved_configuration_has_least_delays_written_out(tmp_path):
+    config = TrainConfig(scheme="local:1, e2e~").replace(microbatches=2)
+    assert config.phases.at(1) == ib.e2e(4).delay([1, 1, 1, 0])
+    config.save(tmp_path / "config.json")
+    saved = load_config(tmp_path / "config.json")
+    assert saved.scheme == "local:1,e2e~1.1.1.0"
+    assert saved.replace(microbatches=1).phases == config.phases
+    # Going on with the run by the text with which it was begun is going on with the same.
+    path = tmp_path / "run"
+    path.mkdir()
+    config.save(path / "config.json")
+    RunFolder.resume(config.replace(out=path))
+    with pytest.raises(
+        ValueError, match=r"--scheme is local:1,e2e~2\.2\.1\.0, but the run .* with local:1,e2e~1\.1\.1\.0"
+    ):
+        RunFolder.resume(config.replace(out=path, microbatches=1, scheme="local:1,e2e~"))
 
 
 @pytest.mark.parametrize(

@@ -63,5 +63,5 @@ class Task:
 
 def needed_heads(heads: Sequence[nn.Module], schemes: Sequence[Scheme], *, keep_all: bool) -> list[nn.Module | None]:
     """The heads whose losses some scheme uses, None in the place of the others."""
-    used = np.any([scheme.matrix.any(axis=0) for scheme in schemes], axis=0)
+    used = np.any([scheme.uses.any(axis=0) for scheme in schemes], axis=0)
     return [head if keep_all or used[j] else None for j, head in enumerate(heads)]

@@ -28,6 +28,7 @@ def test_twins_are_found():
         Twin(3, "local:2,3wise", "local:2,e2e"),
     )
     assert find_twins(("pairwise", "3wise"), (2,)) == (Twin(2, "3wise", "pairwise"),)
+    assert find_twins(("e2e", "pipedream-2bw", "e2e~1", "pipedream"), (3,)) == (Twin(3, "e2e~1", "pipedream-2bw"),)
 
 
 @pytest.fixture(scope="module")
