@@ -83,6 +83,7 @@ def test_ages_are_sorted_and_zeros_left_out():
     assert scheme == ib.Scheme([[0, 0], [0, 1]], delayed={1: one, 3: one})
     assert scheme != ib.Scheme([[0, 0], [0, 1]], delayed={1: one})
     assert scheme != ib.Scheme([[0, 0], [0, 1]], delayed={1: one, 2: one})
+    assert hash(ib.e2e(3).delay(1)) != hash(ib.e2e(3).delay(2))
     with pytest.raises(TypeError):
         scheme.delayed[1] = one
     with pytest.raises(ValueError, match="read-only"):
