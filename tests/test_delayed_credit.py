@@ -204,3 +204,21 @@ def test_a_change_in_place_of_what_the_backward_pass_needs_is_an_error_there_too
 
     with pytest.raises(RuntimeError, match="inplace"):
         train()
+
+
+@pytest.mark.parametrize("has_devices", [False, True])
+def test_a_copy_takes_the_credit_under_way_with_it(has_devices):
+    nets, heads = mlp_components(3)
+    model = ib.build_model(nets, heads, ib.e2e(3).delay([2, 1, 0]), sgd, F.mse_loss)
+    if has_devices:
+        model.enable_model_parallel(["cpu"] * 3)
+    data = list(batches(6, 7))
+    for x, target in data[:3]:
+        model.training_step(x, target)
+    other = deepcopy(model)
+    for one in (model, other):
+        for x, target in data[3:]:
+            one.training_step(x, target)
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert p is not q
+        assert torch.equal(p, q)

@@ -75,11 +75,13 @@ class OneProcess:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over (`copy.deepcopy`): not the programs, which compute with these very components."""
-        return {name: value for name, value in vars(self).items() if name != "_program"}
+        self.settle()
+        return {name: value for name, value in vars(self).items() if name not in ("_program", "_latest")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._program = lru_cache(maxsize=N_KEPT)(self._made)
+        self._latest = None
 
     @property
     def local_components(self) -> list[int]:
