@@ -249,6 +249,12 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         """Ends what `enable_model_parallel` began; nothing to do before that."""
         self._runtime.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over (`copy.deepcopy`); on several ranks the runtime refuses."""
+        if self.n_ranks == 1:
+            self.settle()
+        return vars(self)
+
     def settle(self) -> None:
         """Carries out what is left of the batches under way, where the scheme delays credit; all ranks call this.
 

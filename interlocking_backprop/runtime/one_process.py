@@ -75,7 +75,6 @@ class OneProcess:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over (`copy.deepcopy`): not the programs, which compute with these very components."""
-        self.settle()
         return {name: value for name, value in vars(self).items() if name not in ("_program", "_latest")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
