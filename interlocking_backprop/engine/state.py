@@ -15,6 +15,7 @@ from interlocking_backprop.engine.loss_comparison import Comparison
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.schedule.network_output import Use
 
 Place = tuple[int, int]
 """A component and a micro-batch."""
@@ -38,6 +39,7 @@ class State:
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
         streams: for each place those at its input, by index.
+        outputs: the network's, for losses to come that ask for it, by the component that holds it for them.
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
@@ -51,7 +53,13 @@ class State:
         self.graphs: dict[Place, Graph] = {}
         self.at_exit: dict[Place, Packet] = {}
         self.streams: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
+        self.outputs: dict[Place, Tree] = {}
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}
         self.comparisons: dict[Loss, Comparison] = {}
+
+    def network_output(self, use: Use, m: int) -> Tree:
+        """The network's output for micro-batch m, which is let go after its last use."""
+        place = (use.holder, m)
+        return self.outputs.pop(place) if use.is_last else self.outputs[place]

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import SENDS, Action, Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
 
 
@@ -30,17 +30,15 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
     """Adds the messages to the compute actions of each rank; a rank alone has none."""
     if len(orders) == 1:
         return (tuple(orders[0]),)
-    sends = {
-        dependencies.prerequisites(action)[0]: action
-        for action in dependencies.owed()
-        if action.kind in (Kind.SEND_F, Kind.SEND_B)
-    }
+    sends: defaultdict[Action, list[Action]] = defaultdict(list)
+    for action in dependencies.owed():
+        if action.kind in SENDS:
+            sends[dependencies.prerequisites(action)[0]].append(action)
     under_way: defaultdict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for order in orders:
         for action in order:
-            if action in sends:
-                receive = sends[action].other_end
-                under_way[dependencies.channel(receive)].append(receive)
+            for send in sends.get(action, ()):
+                under_way[dependencies.channel(send.other_end)].append(send.other_end)
 
     def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
         received: set[Action] = set()
@@ -51,7 +49,6 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
                     received.add(earliest)
                     yield earliest
             yield action
-            if action in sends:
-                yield sends[action]
+            yield from sends.get(action, ())
 
     return tuple(tuple(rank_with_messages(order)) for order in orders)

@@ -83,6 +83,7 @@ class Schedule:
             "ties": workload.ties,
             "is_evaluation": workload.is_evaluation,
             "updates": workload.updates,
+            "asking": workload.asking,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -108,7 +109,13 @@ class Schedule:
             )
             return cls(
                 workload=Workload(
-                    scheme, heads, trainable, ties, fields.get("is_evaluation", False), fields.get("updates", "apart")
+                    scheme,
+                    heads,
+                    trainable,
+                    ties,
+                    fields.get("is_evaluation", False),
+                    fields.get("updates", "apart"),
+                    tuple(fields.get("asking", ())),
                 ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),

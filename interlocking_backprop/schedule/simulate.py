@@ -45,7 +45,8 @@ class Simulation:
         step_time: the time from one step to the next, in the steady state.
         busy: for each rank the time per step in which it computes.
         peak_graphs: for each rank the most graphs (of a component and a micro-batch) alive at once.
-        peak_bytes: for each rank the most bytes of saved activations and weight gradients alive at once.
+        peak_bytes: for each rank the most bytes of saved activations, weight gradients and network outputs that losses
+            ask for, alive at once.
         n_messages: for each rank the messages that it sends per step.
         message_bytes: for each rank the bytes that it sends per step.
         timeline: the actions that take time, of the last steps that were simulated.
@@ -95,7 +96,7 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     span = period or max((len(ends) - 1) // 2, 1)
     step_time = float((ends[-1] - ends[-1 - span]).max()) / span
     timeline = [interval for _ in range(timeline_steps) for interval in clock.step()]
-    memory = [peak_memory(actions, costs) for actions in schedule.actions]
+    memory = [peak_memory(actions, costs, schedule.workload.asking) for actions in schedule.actions]
     sent = [[a for a in actions for _ in range(schedule.dependencies.n_messages(a))] for actions in schedule.actions]
     return Simulation(
         step_time=step_time,

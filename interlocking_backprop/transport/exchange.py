@@ -191,19 +191,20 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
     dependencies = Dependencies(schedule.workload, schedule.n_microbatches, placement)
     incoming: dict[Message, Road] = {}
     outgoing: dict[Message, Road] = {}
-    for i, kind, m, stream in schedule.actions[rank]:
+    for sender, (i, kind, m, stream) in schedule:
+        sent: list[tuple[Message, dist.ProcessGroup]] = []
         if kind is Kind.SEND_F:
-            outgoing[Message(i, i + 1, m)] = Road(placement[i + 1], groups.up)
-        elif kind is Kind.RECV_F:
-            incoming[Message(i - 1, i, m)] = Road(placement[i - 1], groups.up)
+            sent = [(Message(i, i + 1, m), groups.up)]
         elif kind is Kind.SEND_B:
-            outgoing[Message(i, i - 1, m, stream)] = Road(placement[i - 1], groups.down)
-        elif kind is Kind.RECV_B:
-            incoming[Message(i + 1, i, m, stream)] = Road(placement[i + 1], groups.down)
-    for sender, (i, kind, _, _) in schedule:
-        for j in dependencies.receivers(i) if kind is Kind.REDUCE_GRAD else ():
+            sent = [(Message(i, i - 1, m, stream), groups.down)]
+        elif kind is Kind.SEND_Y:
+            assert stream is not None
+            sent = [(Message(i, stream, m), groups.down)]
+        elif kind is Kind.REDUCE_GRAD:
+            sent = [(Message(i, j), groups.shared) for j in dependencies.receivers(i)]
+        for message, group in sent:
             if sender == rank:
-                outgoing[Message(i, j)] = Road(placement[j], groups.shared)
-            elif placement[j] == rank:
-                incoming[Message(i, j)] = Road(sender, groups.shared)
+                outgoing[message] = Road(placement[message.target], group)
+            elif placement[message.target] == rank:
+                incoming[message] = Road(sender, group)
     return incoming, outgoing
