@@ -149,6 +149,8 @@ def test_costs_are_measured_and_exits_evaluated():
 
 def model_of(scheme: ib.Scheme, m: int, aux_loss=by_depth) -> ib.InterlockingBackpropModel:
     nets = mlp_components(K, batch_norm=True, dropout=0.3)
+    if aux_loss is not by_depth:  # gradients of shared weights are on their way, too
+        nets[0][-1][0].weight = nets[0][0][0].weight
     return ib.build_model(*nets, scheme, sgd, F.mse_loss, n_microbatches=m, seed=5, aux_loss_function=aux_loss)
 
 
