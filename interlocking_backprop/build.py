@@ -64,8 +64,10 @@ def build_model(
             (BatchNorm statistics are per micro-batch, as in every pipeline, and its running averages move M times a
             step: see `set_batch_norm_momentum`).
         aux_loss_function: the loss of the heads, by default the same function; or a list of K - 1, one for each (None
-            for that of the network). One with a parameter ``component``, ``component_input`` or ``network_input`` gets
-            i, x_i or x_0 there, the latter two detached.
+            for that of the network). One with a parameter ``component``, ``component_input``, ``network_input`` or
+            ``network_output`` gets i, x_i, x_0 or y_{K-1} there, the latter three detached. A loss that asks for
+            y_{K-1}, the network's output for the same micro-batch, waits for the last component, as in end-to-end
+            training.
         aux_optimizer_constructor: optimizer of the heads, if they get one of their own.
         aux_lr_factor: multiplies the heads' learning rate, that of OneCycleLR and CyclicLR too. Under Adam heads need
             more than the rest (docs/schemes.md).

@@ -80,7 +80,7 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         self._n_steps = 0
         self._accumulation = Accumulation(components[0].accumulate, components)
         self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
-        self._workloads = Workloads(list(components), self._heads, self.ties)
+        self._workloads = Workloads(list(components), self._heads, self.ties, losses)
         self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
 

@@ -20,6 +20,7 @@ def gradients(
     loss_function: LossFunction,
     batches: Sequence[tuple[Tensor, Tensor]],
     key: tuple[int, int] = (0, 0),
+    aux_loss_function: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Per component the gradients of the main and of the auxiliary parameters.
 
@@ -27,6 +28,7 @@ def gradients(
         batches: the micro-batches; losses are weighted by their shares of what the loss function counts, or else of the
             samples.
         key: (seed, step), which key the random numbers.
+        aux_loss_function: that of the heads, if it is another; it gets the network's output too, detached.
     """
     k = len(main_nets)
     main = [[torch.zeros_like(p) for p in net.parameters()] for net in main_nets]
@@ -34,15 +36,18 @@ def gradients(
     count = getattr(loss_function, "n_samples", len)
     counts = [float(count(target)) for _, target in batches]
     for m, (x, target) in enumerate(batches):
-        losses = []
-        y = x
+        share = counts[m] / max(sum(counts), 1)
+        losses, outputs = [], [x]
         for i, net in enumerate(main_nets):
             _seed(*key, "F", i, m)
-            y = net(y)
+            outputs.append(net(outputs[-1]))
+        for i, y in enumerate(outputs[1:]):
             head = aux_nets[i] if i < k - 1 else None
             _seed(*key, "L", i, m)
-            if i == k - 1 or head is not None:
-                losses.append(loss_function(y if head is None else head(y), target) * (counts[m] / max(sum(counts), 1)))
+            if head is not None and aux_loss_function is not None:
+                losses.append(aux_loss_function(head(y), target, outputs[-1].detach()) * share)
+            elif i == k - 1 or head is not None:
+                losses.append(loss_function(y if head is None else head(y), target) * share)
             else:
                 losses.append(None)
         for i, net in enumerate(main_nets):

@@ -109,7 +109,14 @@ def test_the_first_page_and_the_readme_show_the_same_network():
 
 @pytest.mark.parametrize(
     "page",
-    ["docs/schemes.md", "docs/gradients.md", "docs/optimizers.md", "docs/parallel.md", "docs/schedules.md"],
+    [
+        "docs/schemes.md",
+        "docs/gradients.md",
+        "docs/optimizers.md",
+        "docs/parallel.md",
+        "docs/schedules.md",
+        "docs/recipes-losses.md",
+    ],
 )
 def test_snippets_run_in_their_order_and_print_what_is_shown(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

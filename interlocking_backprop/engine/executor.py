@@ -30,6 +30,7 @@ from interlocking_backprop.engine.state import OnGradients, Place, State, Visit
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree, detached, map_tensors, tensors, versions
 from interlocking_backprop.schedule.action import PASSES, Action, Kind
+from interlocking_backprop.schedule.network_output import Use, output_uses
 from interlocking_backprop.scheme.streams import Source, Workload
 
 
@@ -75,6 +76,9 @@ class Executor:
         self._joint = JointUpdates(components, ties)
         self._updated = [action.component for action in actions if action.kind is Kind.UPDATE]
         self._updates_together = workload.updates == "together"
+        asking = [i for i in components if self._work[i].computes_loss and losses[i].wants_network_output]
+        self._output_uses = output_uses(actions, asking, len(self._work))
+        self._keeps_output = any(use.holder == len(self._work) - 1 for use in self._output_uses.values())
         last_uses = last_uses_of(actions, self._work)
         self._program = [(action, self._made_ready(action, last_uses, transport)) for action in actions]
 
@@ -159,7 +163,7 @@ class Executor:
         if kind is Kind.FORWARD:
             return partial(self._forward if self._trains else self._infer, place)
         if kind is Kind.LOSS:
-            return partial(self._loss, place)
+            return partial(self._loss, place, self._output_uses.get(action))
         if kind is Kind.EXIT:
             return partial(self._exit, place)
         assert transport is not None
@@ -168,6 +172,11 @@ class Executor:
         if kind is Kind.RECV_F:
             return partial(self._receive_forward, transport.receiver(Message(i - 1, i, m)), place)
         assert stream is not None
+        if kind is Kind.SEND_Y:
+            send = transport.sender(Message(i, stream, m))
+            return partial(self._send_output, send, place, self._output_uses[action])
+        if kind is Kind.RECV_Y:
+            return partial(self._receive_output, transport.receiver(Message(stream, i, m)), place)
         if kind is Kind.SEND_B:
             return partial(self._send_backward, transport.sender(Message(i, i - 1, m, stream)), place, stream)
         return partial(self._receive_backward, transport.receiver(Message(i + 1, i, m, stream)), (i + 1, m), stream)
@@ -194,6 +203,8 @@ class Executor:
             # What goes to another process is cut off from the graph on the way.
             activation = detached(outputs) if i + 1 in self._components else outputs
             state.packets[i + 1, m] = Packet(activation, packet.target, packet.network_input)
+        elif self._keeps_output:
+            state.outputs[place] = map_tensors(Tensor.detach, outputs)
 
     def _infer(self, place: Place, state: State) -> None:
         """A forward pass of an evaluation: no graph, and random numbers as they come."""
@@ -228,7 +239,7 @@ class Executor:
         output = self._at_exit(i, packet.activation)
         state.exits[i] = output if state.visit is None else state.visit(output, packet.target)
 
-    def _loss(self, place: Place, state: State) -> None:
+    def _loss(self, place: Place, of_output: Use | None, state: State) -> None:
         i, m = place
         component, graph, packet = self._components[i], state.graphs[place], state.at_exit.pop(place)
         wants_gradient = self._work[i].uses_loss_gradient
@@ -237,8 +248,9 @@ class Executor:
         output = self._at_exit(i, exit_input)
         function, share = self._losses[i], state.batch.shares[i][m]
         inputs = map_tensors(Tensor.detach, graph.inputs) if function.wants_component_input else None
+        network_output = None if of_output is None else state.network_output(of_output, m)
         try:
-            loss = function(output, packet.target, inputs, packet.network_input, i)
+            loss = function(output, packet.target, inputs, packet.network_input, network_output, i)
         except Exception as error:
             add_shapes(error, f"loss {i} got an output and a target:", (output, packet.target))
             raise
@@ -248,7 +260,7 @@ class Executor:
         if not function.is_known and (n := state.batch.n_microbatches) > 1:
             comparison = state.comparisons.setdefault(function, Comparison(function, i, n))
             if comparison.component == i:
-                comparison.add(Part(output, packet.target, inputs, packet.network_input, share))
+                comparison.add(Part(output, packet.target, inputs, packet.network_input, network_output, share))
         part = part_of_mean(loss.detach(), share)
         state.losses[i] = state.losses[i] + part if m else part
         self._retire(place, graph, state)
@@ -320,6 +332,12 @@ class Executor:
 
     def _receive_backward(self, receive: Callable[[], Gradient], above: Place, stream: int, state: State) -> None:
         state.streams[above][stream] = receive()
+
+    def _send_output(self, send: Callable[[Packet], None], place: Place, use: Use, state: State) -> None:
+        send(Packet(state.network_output(use, place[1]), None, None))
+
+    def _receive_output(self, receive: Callable[[], Packet], place: Place, state: State) -> None:
+        state.outputs[place] = receive().activation
 
     def _retire(self, place: Place, graph: Graph, state: State) -> None:
         """Lets go of a graph that has served everybody."""

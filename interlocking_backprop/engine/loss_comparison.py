@@ -28,6 +28,7 @@ class Part(NamedTuple):
     target: Tree
     component_input: Tree
     network_input: Tree
+    network_output: Tree
     share: float | Tensor
 
 
@@ -82,9 +83,8 @@ class Comparison:
         )
 
     def _whole(self, loss: Loss) -> _Outcome:
-        columns = list(zip(*(part[:4] for part in self._parts), strict=True))
-        output, target, component_input, network_input = map(_joined, columns)
-        return _outcome(loss, Part(output, target, component_input, network_input, 1.0), self.component)
+        columns = zip(*(part[:-1] for part in self._parts), strict=True)
+        return _outcome(loss, Part._make([*map(_joined, columns), 1.0]), self.component)
 
     def _of_parts(self, loss: Loss) -> _Outcome:
         outcomes = [_outcome(loss, part, self.component) for part in self._parts]
@@ -108,7 +108,7 @@ def _outcome(loss: Loss, part: Part, component: int) -> _Outcome:
     with torch.enable_grad():
         output = map_tensors(lambda t: t.detach().requires_grad_(t.is_floating_point()), part.output)
         leaves = [t for t in tensors(output) if t.requires_grad]
-        value = loss(output, part.target, part.component_input, part.network_input, component)
+        value = loss(output, *part[1:-1], component)
     gradients: Sequence[Tensor] = ()
     if leaves and value.requires_grad:
         gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)

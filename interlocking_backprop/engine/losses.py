@@ -1,9 +1,11 @@
 """Loss functions, and what they ask for by their signatures.
 
 A loss is called as ``loss(output, target)``. One that names a parameter ``component`` gets the index of its component
-there; one that names ``component_input`` or ``network_input`` gets the input x_i of its component, or the input x_0 of
-the network, by keyword (detached: the derivative of a loss passes through the component's output alone). So local
-losses that reconstruct something fit in, e.g. InfoPro (Wang et al., ICLR 2021), weighted by depth if need be.
+there; one that names ``component_input``, ``network_input`` or ``network_output`` gets the input x_i of its component,
+the input x_0 of the network, or its output y_{K-1} for the same micro-batch, by keyword (detached: the derivative of a
+loss passes through the component's output alone). So local losses that reconstruct something fit in, e.g. InfoPro (Wang
+et al., ICLR 2021), weighted by depth if need be, and those that learn from the network's own output (Zhang et al., Be
+Your Own Teacher, ICCV 2019).
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from interlocking_backprop.engine.loss_counts import counting, loss_name
-from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.engine.tree import Tree, versions
 
 LossFunction = Callable[..., Tensor]
 
-_EXTRAS = ("component", "component_input", "network_input")
+_EXTRAS = ("component", "component_input", "network_input", "network_output")
 
 
 class Loss:
@@ -34,6 +36,7 @@ class Loss:
         wants_component: whether it takes the index of the component.
         wants_component_input: whether it takes x_i.
         wants_network_input: whether it takes x_0; it then travels with the activations.
+        wants_network_output: whether it takes y_{K-1}; it then waits for the last component.
         is_known: whether it is certain what the function is a mean over; if not, the first batch is to be compared
             with its parts.
 
@@ -49,15 +52,22 @@ class Loss:
         self.wants_component = "component" in wanted
         self.wants_component_input = "component_input" in wanted
         self.wants_network_input = "network_input" in wanted
+        self.wants_network_output = "network_output" in wanted
         self._count, self.is_known = counting(function)
 
     def __call__(
-        self, output: Tree, target: Tree, component_input: Tree, network_input: Tree, component: int
+        self,
+        output: Tree,
+        target: Tree,
+        component_input: Tree,
+        network_input: Tree,
+        network_output: Tree,
+        component: int,
     ) -> Tensor:
         """The loss, a tensor without dimensions.
 
         Raises:
-            ValueError: if the function returns anything else.
+            ValueError: if the function returns anything else, or changes what it has asked for.
         """
         extras: dict[str, Any] = {}
         if self.wants_component:
@@ -66,7 +76,16 @@ class Loss:
             extras["component_input"] = component_input
         if self.wants_network_input:
             extras["network_input"] = network_input
+        if self.wants_network_output:
+            extras["network_output"] = network_output
+        before = {name: versions(value) for name, value in extras.items()}
         loss = self.function(output, target, **extras)
+        for name, counts in before.items():
+            if counts != versions(extras[name]):
+                raise ValueError(
+                    f"the loss {loss_name(self.function)} changes {name} in place, which is still in use elsewhere; "
+                    "expected it to compute with a new tensor (x / 2 instead of x /= 2)."
+                )
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss function returned {got}; expected a tensor without dimensions (use the mean).")

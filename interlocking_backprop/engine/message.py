@@ -36,6 +36,8 @@ class Packet(NamedTuple):
 class Message(NamedTuple):
     """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share.
 
+    A packet goes up to the next component; or from the last one down, with the network's output alone.
+
     Attributes:
         source: the component that sends.
         target: the component that receives.

@@ -17,6 +17,7 @@ from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.message import Gradient, Message, Packet
 from interlocking_backprop.engine.past_weights import PastWeights
 from interlocking_backprop.engine.tree import Tree
+from interlocking_backprop.schedule.network_output import Use
 
 Place = tuple[int, int]
 """A component and a micro-batch."""
@@ -42,6 +43,7 @@ class State:
         streams: for each place those at its input, by index.
         weight_gradients: of main nets, by component and index, where they are not complete yet and credit is delayed.
         past_weights: by component those that its graphs were made with, where these outlive an update.
+        outputs: the network's, for losses to come that ask for it, by the component that holds it for them.
         shared: gradients of shared weights on their way between components at hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
@@ -57,7 +59,13 @@ class State:
         self.streams: defaultdict[Place, dict[int, Gradient]] = defaultdict(dict)
         self.weight_gradients: dict[tuple[int, int], Gradients] = {}
         self.past_weights: dict[int, PastWeights] = {}
+        self.outputs: dict[Place, Tree] = {}
         self.shared: dict[Message, Gradient] = {}
         self.losses: dict[int, Tensor] = {}
         self.exits: dict[int, Any] = {}
         self.comparisons: dict[Loss, Comparison] = {}
+
+    def network_output(self, use: Use, m: int) -> Tree:
+        """The network's output for micro-batch m, which is let go after its last use."""
+        place = (use.holder, m)
+        return self.outputs.pop(place) if use.is_last else self.outputs[place]

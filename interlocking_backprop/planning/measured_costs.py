@@ -46,15 +46,18 @@ def measure_costs(
     """
     costs = []
     network_input = inputs
+    network_output = _output(components, inputs) if any(loss.wants_network_output for loss in losses) else None
     for i, (original, loss) in enumerate(zip(components, losses, strict=True)):
         component = copy.deepcopy(original)
         device = component.device or torch.device("cpu")
         has_exit = i == len(components) - 1 or (heads and component.aux_net is not None)
         with preserved([generator_of(device)]), torch.enable_grad():
-            inputs, targets, network_input = to_device((detached(inputs), targets, network_input), device)
+            inputs, targets, network_input, network_output = to_device(
+                (detached(inputs), targets, network_input, network_output), device
+            )
             for t in tensors(inputs):  # nobody wants the gradient of the network's input
                 t.requires_grad_(i > 0 and t.is_floating_point())
-            batch = (inputs, targets, network_input)
+            batch = (inputs, targets, network_input, network_output)
             value = partial(loss, component=i)
             rounds = [_round(component, value, batch, device, computes_loss=has_exit) for _ in range(repeats + 1)][1:]
             outputs, saved_bytes = _forward(component, inputs)
@@ -74,13 +77,13 @@ def measure_costs(
 def _round(
     component: Component,
     loss: Callable[..., Tensor],
-    batch: tuple[Tree, Tree, Tree],
+    batch: tuple[Tree, Tree, Tree, Tree],
     device: torch.device,
     *,
     computes_loss: bool,
 ) -> dict[str, float]:
     """Does with a component all that training does, on one micro-batch; the seconds of each."""
-    inputs, target, network_input = batch
+    inputs, target, network_input, network_output = batch
     times: dict[str, float] = {}
     result, times["forward"] = timed(lambda: component.main_net(inputs), device)
     outputs = [t for t in tensors(result) if t.requires_grad]
@@ -91,7 +94,7 @@ def _round(
     def loss_backward() -> None:
         exit_input = map_tensors(lambda t: t.detach().requires_grad_(t.requires_grad), result)
         output = exit_input if component.aux_net is None else component.aux_net(exit_input)
-        value = loss(output, target, inputs, network_input)
+        value = loss(output, target, inputs, network_input, network_output)
         wanted = [*aux, *(t for t in tensors(exit_input) if t.requires_grad)]
         if wanted and value.requires_grad:
             torch.autograd.grad(value, wanted, allow_unused=True)
@@ -114,6 +117,16 @@ def _round(
         p.grad = torch.zeros_like(p)
     times["update"] = timed(component.update, device)[1]
     return times
+
+
+def _output(components: Sequence[Component], inputs: Tree) -> Tree:
+    """The network's output, by copies of the components."""
+    with torch.no_grad():
+        for component in components:
+            device = component.device or torch.device("cpu")
+            with preserved([generator_of(device)]):
+                inputs = copy.deepcopy(component)(inputs)
+    return inputs
 
 
 def _forward(component: Component, inputs: Tree) -> tuple[Tree, int]:

@@ -41,7 +41,13 @@ def model_facts(
         "accumulate": components[0].accumulate,
         "shared weights": [tie.holders for tie in ties],
         "losses' wishes": [
-            (loss.wants_component, loss.wants_component_input, loss.wants_network_input) for loss in losses
+            (
+                loss.wants_component,
+                loss.wants_component_input,
+                loss.wants_network_input,
+                loss.wants_network_output,
+            )
+            for loss in losses
         ],
     }
     for i, component in enumerate(components):

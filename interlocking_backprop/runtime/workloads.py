@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.scheme.coefficients import Scheme, check_scheme
 from interlocking_backprop.scheme.streams import Workload
@@ -19,13 +20,18 @@ class Workloads:
         components: of the model.
         heads: for each component, whether its loss can be computed.
         ties: the weights that components share.
+        losses: the loss of each component.
 
     Attributes:
         due: for each component the last step in which credit of a batch of the past arrives.
     """
 
-    def __init__(self, components: Sequence[Component], heads: tuple[bool, ...], ties: Sequence[Tie]) -> None:
+    def __init__(
+        self, components: Sequence[Component], heads: tuple[bool, ...], ties: Sequence[Tie], losses: Sequence[Loss]
+    ) -> None:
         self._components, self._heads, self._ties = components, heads, ties
+        asking = [heads[i] and loss.wants_network_output for i, loss in enumerate(losses[:-1])]
+        self._asking = tuple(i for i, asks in enumerate(asking) if asks)
         together = any(component.updates_together for component in components)
         self._updates: Literal["apart", "together"] = "together" if together else "apart"
         self._known: Workload | None = None
@@ -76,7 +82,9 @@ class Workloads:
             if known is not None and known.trainable != trainable:
                 for component in self._components:
                     component.check_unfrozen()
-            known = self._known = Workload(scheme, self._heads, trainable, ties, updates=self._updates)
+            known = self._known = Workload(
+                scheme, self._heads, trainable, ties, updates=self._updates, asking=self._asking
+            )
         return known
 
 

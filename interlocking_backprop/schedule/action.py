@@ -3,7 +3,9 @@
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
 gradients (``2L0``), the optimizer update (``2U``) and the evaluation of what comes out at an exit (``2E0``). Several
 gradients can cross a boundary, so the index of the stream stands behind a dot where it is not 0 (``2I0.1``,
-``2SEND_B0.1``; ``2I0`` is stream 0). What a step does for the batch of d steps ago bears that age (``2W0~3``).
+``2SEND_B0.1``; ``2I0`` is stream 0). Losses that ask for the network's output get it from the last component by
+``SEND_Y`` and ``RECV_Y``, with the component at the other end behind the dot: ``3SEND_Y0.1`` meets ``1RECV_Y0.3``.
+What a step does for the batch of d steps ago bears that age (``2W0~3``).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Kind(str, Enum):
     RECV_F = "RECV_F"
     SEND_B = "SEND_B"
     RECV_B = "RECV_B"
+    SEND_Y = "SEND_Y"
+    RECV_Y = "RECV_Y"
     REDUCE_GRAD = "REDUCE_GRAD"
 
     def __str__(self) -> str:
@@ -37,12 +41,12 @@ class Kind(str, Enum):
     @property
     def is_communication(self) -> bool:
         """Whether the action exchanges a message with another rank of the pipeline."""
-        return self in (Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B)
+        return self in SENDS or self in RECEIVES
 
     @property
     def has_stream(self) -> bool:
-        """Whether the action is about one stream."""
-        return self in (Kind.BACKWARD_INPUT, Kind.FULL_BACKWARD, Kind.SEND_B, Kind.RECV_B)
+        """Whether the action is about one stream, or names the component at the other end."""
+        return self in (Kind.BACKWARD_INPUT, Kind.FULL_BACKWARD, Kind.SEND_B, Kind.RECV_B, *_BETWEEN_ANY)
 
     @property
     def has_microbatch(self) -> bool:
@@ -53,11 +57,18 @@ class Kind(str, Enum):
 PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
 """The backward passes through a component."""
 
+SENDS = (Kind.SEND_F, Kind.SEND_B, Kind.SEND_Y)
+RECEIVES = (Kind.RECV_F, Kind.RECV_B, Kind.RECV_Y)
+"""Both ends of the messages between ranks."""
+
+_BETWEEN_ANY = (Kind.SEND_Y, Kind.RECV_Y)
 _OTHER_END = {
     Kind.SEND_F: (Kind.RECV_F, 1),
     Kind.RECV_F: (Kind.SEND_F, -1),
     Kind.SEND_B: (Kind.RECV_B, -1),
     Kind.RECV_B: (Kind.SEND_B, 1),
+    Kind.SEND_Y: (Kind.RECV_Y, 0),
+    Kind.RECV_Y: (Kind.SEND_Y, 0),
 }
 _KINDS = "|".join(sorted((kind.value for kind in Kind), key=len, reverse=True))
 _ACTION = re.compile(
@@ -73,7 +84,8 @@ class Action(NamedTuple):
         kind: what it does.
         microbatch: index of the micro-batch; None for ``U`` and ``REDUCE_GRAD``.
         stream: for ``I`` and ``B`` the stream, at the input of the component, that is computed; for ``SEND_B`` the
-            one that is sent; for ``RECV_B`` the one, at the input of the next component, that arrives. Else None.
+            one that is sent; for ``RECV_B`` the one, at the input of the next component, that arrives; for ``SEND_Y``
+            and ``RECV_Y`` the component at the other end. Else None.
             ``B`` of component 0 does not exist: without input gradient it is ``W``. For a ``W`` it is the index of the
             weight gradient where there are several of different ages, and None for the first.
         age: how many steps ago the batch was that the action is for.
@@ -99,6 +111,9 @@ class Action(NamedTuple):
     def other_end(self) -> Action:
         """The receive that belongs to a send, or the send that belongs to a receive; for the batch of the step."""
         kind, distance = _OTHER_END[self.kind]
+        if self.kind in _BETWEEN_ANY:
+            assert self.stream is not None
+            return Action(self.stream, kind, self.microbatch, self.component)
         return Action(self.component + distance, kind, self.microbatch, self.stream)
 
     @classmethod

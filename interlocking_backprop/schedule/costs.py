@@ -74,13 +74,15 @@ class Costs:
     def message_bytes(self, action: Action) -> float:
         """The bytes of a message: an activation, a stream (as large as its activation) or gradients of shared weights.
 
+        The network's output is an activation too, that of the last component.
+
         Args:
             action: what sends it.
         """
         i = action.component
         if action.kind is Kind.REDUCE_GRAD:
             return self.components[i].shared_bytes
-        return self.components[i if action.kind is Kind.SEND_F else i - 1].output_bytes
+        return self.components[i - 1 if action.kind is Kind.SEND_B else i].output_bytes
 
     def occupancy(self, action: Action) -> float:
         """How long a message occupies its link; it arrives after that and the latency.

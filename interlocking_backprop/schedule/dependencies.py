@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from interlocking_backprop.common.checks import check_whole
-from interlocking_backprop.schedule.action import PASSES, Action, Kind
+from interlocking_backprop.schedule.action import PASSES, RECEIVES, SENDS, Action, Kind
 from interlocking_backprop.schedule.ages import PassAges
 from interlocking_backprop.scheme.streams import Pass, Workload
 
@@ -75,7 +75,7 @@ class Dependencies:
         """How many messages an action sends to other ranks."""
         if action.kind is Kind.REDUCE_GRAD:
             return len(self.receivers(action.component))
-        return int(action.kind in (Kind.SEND_F, Kind.SEND_B))
+        return int(action.kind in SENDS)
 
     def backward_pass(self, action: Action) -> Pass:
         """The pass that an ``I``, ``W`` or ``B`` action carries out, wholly or in part."""
@@ -144,13 +144,23 @@ class Dependencies:
         return found
 
     def _messages(self, i: int, m: int) -> Iterator[Action]:
-        """The messages between components i and i + 1, both ends."""
+        """The messages between components i and i + 1, and those from the last component, both ends."""
         if self.crosses(i) and not self.workload.components[i + 1].is_idle:
             yield Action(i, Kind.SEND_F, m)
             yield Action(i + 1, Kind.RECV_F, m)
             for s in range(len(self.workload.components[i + 1].streams)):
                 yield Action(i + 1, Kind.SEND_B, m, s, self._input_age(i + 1, s))
                 yield Action(i, Kind.RECV_B, m, s, self._arrival_age(i, s))
+        if i + 1 == self.workload.n_components:
+            for receiver in sorted(self.output_receivers.values()):
+                yield Action(i, Kind.SEND_Y, m, receiver)
+                yield Action(receiver, Kind.RECV_Y, m, i)
+
+    @cached_property
+    def output_receivers(self) -> dict[int, int]:
+        """By rank, but for the last, the component that receives the network's output for the losses there that ask."""
+        placement = self.placement
+        return {placement[i]: i for i in reversed(self.workload.asking) if placement[i] != placement[-1]}
 
     def prerequisites(self, action: Action) -> list[Action]:
         """The actions that must have ended before this one begins; a receive waits for its send.
@@ -169,9 +179,13 @@ class Dependencies:
             if i == 0:
                 return []
             return [Action(i, Kind.RECV_F, m) if self.crosses(i - 1) else Action(i - 1, Kind.FORWARD, m)]
-        if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F):
+        if kind is Kind.LOSS and i in self.workload.asking:
+            last, receiver = self.workload.n_components - 1, self.output_receivers.get(self.placement[i])
+            at_hand = Action(last, Kind.FORWARD, m) if receiver is None else Action(receiver, Kind.RECV_Y, m, last)
+            return [Action(i, Kind.FORWARD, m), at_hand]
+        if kind in (Kind.LOSS, Kind.EXIT, Kind.SEND_F, Kind.SEND_Y):
             return [Action(i, Kind.FORWARD, m)]
-        if kind in (Kind.RECV_F, Kind.RECV_B):
+        if kind in RECEIVES:
             return [self.other_end(action)]
         if kind is Kind.SEND_B:
             assert s is not None

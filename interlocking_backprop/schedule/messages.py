@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import SENDS, Action, Kind
 from interlocking_backprop.schedule.dependencies import Dependencies
 
 
@@ -31,16 +31,15 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
     """Adds the messages to the compute actions of each rank; a rank alone has none."""
     if len(orders) == 1:
         return (tuple(orders[0]),)
-    sends = {
-        dependencies.prerequisites(action)[0]: action
-        for action in dependencies.owed()
-        if action.kind in (Kind.SEND_F, Kind.SEND_B)
-    }
+    sends: defaultdict[Action, list[Action]] = defaultdict(list)
+    for action in dependencies.owed():
+        if action.kind in SENDS:
+            sends[dependencies.prerequisites(action)[0]].append(action)
     under_way: defaultdict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for order in orders:
         for action in order:
-            if action in sends:
-                receive = dependencies.other_end(sends[action])
+            for send in sends.get(action, ()):
+                receive = dependencies.other_end(send)
                 under_way[dependencies.channel(receive)].append(receive)
 
     def rank_with_messages(order: Sequence[Action]) -> Iterator[Action]:
@@ -59,7 +58,6 @@ def with_messages(orders: Sequence[Sequence[Action]], dependencies: Dependencies
                     received.add(earliest)
                     yield earliest
             yield action
-            if action in sends:
-                yield sends[action]
+            yield from sends.get(action, ())
 
     return tuple(tuple(rank_with_messages(order)) for order in orders)

@@ -48,8 +48,13 @@ def depth_first(workload: Workload, n_microbatches: int = 1, placement: Sequence
 
 def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action]:
     components = workload.components
-    # The weight-gradient pass comes last, however early its loss, for it is what the update waits for.
-    ends = [max([i, *(p.last_loss for p in work.passes)]) for i, work in enumerate(components)]
+    # A loss that asks for the network's output, and what follows it, waits for the last component. The weight-gradient
+    # pass comes last, however early its loss, for it is what the update waits for.
+    last = len(components) - 1
+    ends = [
+        max([last if i in workload.asking else i, *(p.last_loss for p in work.passes)])
+        for i, work in enumerate(components)
+    ]
     waiting: list[int] = []
     reduced: set[int] = set()
     updates_apart = workload.updates == "apart"
@@ -59,9 +64,11 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
         yield Action(front, Kind.FORWARD, m)
         if work.evaluates_exit:
             yield Action(front, Kind.EXIT, m)
-        if work.computes_loss:
+        if work.computes_loss and front not in workload.asking:
             yield Action(front, Kind.LOSS, m)
         for i in range(front, -1, -1):
+            if front == last and i in workload.asking:
+                yield Action(i, Kind.LOSS, m)
             for p in components[i].passes if front <= ends[i] else ():
                 if front == (ends[i] if p.kind == "W" else p.last_loss):
                     yield Action(i, Kind(p.kind), m, p.stream if p.kind != "W" else p.weights or None)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 
-from interlocking_backprop.schedule.action import Action, Kind
+from interlocking_backprop.schedule.action import RECEIVES, SENDS, Action, Kind
 from interlocking_backprop.schedule.schedule import Schedule, format_grid
 
 _ACCUMULATE = (Kind.LOSS, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
-_SENDS = (Kind.SEND_F, Kind.SEND_B)
-_RECEIVES = (Kind.RECV_F, Kind.RECV_B)
 
 
 class ScheduleError(ValueError):
@@ -96,11 +94,11 @@ def _check_message_order(schedule: Schedule) -> None:
     channel = schedule.dependencies.channel
     sent: dict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
     for _, action in schedule:
-        if action.kind in _SENDS:
+        if action.kind in SENDS:
             receive = schedule.dependencies.other_end(action)
             sent[channel(receive)].append(receive)
     for rank, n, action in _cells(schedule):
-        if action.kind in _RECEIVES:
+        if action.kind in RECEIVES:
             expected = sent[channel(action)].popleft()
             if action != expected:
                 source = schedule.placement[action.other_end.component]

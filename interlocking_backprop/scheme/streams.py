@@ -50,7 +50,8 @@ class Pass:
         kind: "I" yields the gradient of the inputs, "W" that of the weights, "B" both at once.
         stream: index of the stream that the input gradient is; None for "W".
         source: the gradient at the output that it starts from.
-        last_loss: the last loss that the source is made of; the pass can run once that loss has been computed.
+        last_loss: the last loss that the source is made of, or the network's own if one of them asks for the network's
+            output; the pass can run once the losses up to that component have been computed.
         weights: index of the weight gradient among those of the component; None for "I".
         uses: where the weight gradient goes: into the updates so many steps later, as (age, coefficient) in ascending
             order.
@@ -123,6 +124,8 @@ class Workload:
         updates: when a component is updated: "apart", as soon as its own gradients are there; "together", when those of
             all components are; or not in this step ("none"), for its gradients are kept for a later one.
         carried: the components, in ascending order, at which credit of an earlier scheme arrives in this step.
+        asking: the losses, in ascending order and but for the network's own, that ask for the network's output, and so
+            wait for the last forward pass.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -135,6 +138,7 @@ class Workload:
     is_evaluation: bool = False
     updates: Literal["apart", "together", "none"] = "apart"
     carried: tuple[int, ...] = ()
+    asking: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
@@ -240,7 +244,7 @@ class Workload:
 
         def backward_pass(kind: Literal["I", "W", "B"], stream: int | None, tail: Vector) -> Pass:
             source = Source(tail[0], ())
-            ends = [i] if source.loss else []
+            ends = [self.n_components - 1 if i in self.asking else i] if source.loss else []
             if above is not None:
                 used = [(s, c) for s, c in enumerate(coordinates_in(tail[1:], above.streams)) if c != 0]
                 source = Source(source.loss, tuple(used))

@@ -1,8 +1,9 @@
 """Messages between ranks: posted early, waited for late.
 
-Activations go up in one process group, streams down in another, so that neither direction waits for the other;
-gradients of shared weights, which may go to any rank, have a third. Between two ranks the messages of a group arrive in
-the order in which they are sent; schedules are validated for that, and nothing else identifies a message.
+Activations go up in one process group, streams and the network's output down in another, so that neither direction
+waits for the other; gradients of shared weights, which may go to any rank, have a third. Between two ranks the messages
+of a group arrive in the order in which they are sent; schedules are validated for that, and nothing else identifies a
+message.
 """
 
 from __future__ import annotations

@@ -144,14 +144,14 @@ class Exchange:
         self._outgoing = {message: Outgoing(message, road, channels) for message, road in outgoing.items()}
         sends = (action for _, action in schedule if action.kind is Kind.SEND_B)
         ages = {Message(a.component, a.component - 1, a.microbatch, a.stream): a.age for a in sends}
-        late = _late_boundaries(schedule)
+        late = _late_roads(schedule)
         self._ahead = [self._incoming[message] for message in incoming if not late(message)]
         self._sent_ahead = [self._outgoing[message] for message in outgoing if not late(message)]
         # For each road by which credit of earlier batches comes: the ages at which it is sent.
         self._late: defaultdict[Coming, list[tuple[int, Incoming]]] = defaultdict(list)
         for message, road in incoming.items():
             if late(message):
-                self._late[coming[road]].append((ages[message], self._incoming[message]))
+                self._late[coming[road]].append((ages.get(message, 0), self._incoming[message]))
         for road, some in coming.items():
             some.expect(self._incoming[m] for m, other in incoming.items() if other == road and not late(m))
         self._is_known = False
@@ -247,26 +247,33 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
     incoming: dict[Message, Road] = {}
     outgoing: dict[Message, Road] = {}
     for sender, action in schedule:
-        i = action.component
-        if action.kind in (Kind.SEND_F, Kind.SEND_B):
-            is_up = action.kind is Kind.SEND_F
-            messages = [Message(i, i + 1 if is_up else i - 1, action.microbatch, action.stream)]
-            group = groups.up if is_up else groups.down
+        i, m, stream = action.component, action.microbatch, action.stream
+        sent: list[tuple[Message, dist.ProcessGroup]] = []
+        if action.kind is Kind.SEND_F:
+            sent = [(Message(i, i + 1, m), groups.up)]
+        elif action.kind is Kind.SEND_B:
+            sent = [(Message(i, i - 1, m, stream), groups.down)]
+        elif action.kind is Kind.SEND_Y:
+            assert stream is not None
+            sent = [(Message(i, stream, m), groups.down)]
         elif action.kind is Kind.REDUCE_GRAD:
-            messages = [Message(i, j) for j in schedule.dependencies.receivers(i)]
-            group = groups.shared
-        else:
-            continue
-        for message in messages:
-            receiver = placement[message.target]
+            sent = [(Message(i, j), groups.shared) for j in schedule.dependencies.receivers(i)]
+        for message, group in sent:
             if sender == rank:
-                outgoing[message] = Road(receiver, group)
-            elif receiver == rank:
+                outgoing[message] = Road(placement[message.target], group)
+            elif placement[message.target] == rank:
                 incoming[message] = Road(sender, group)
     return incoming, outgoing
 
 
-def _late_boundaries(schedule: Schedule) -> Callable[[Message], bool]:
-    """Says of a message whether it goes down across a boundary by which credit of earlier batches goes."""
-    received = {action.component for _, action in schedule if action.kind is Kind.RECV_B and action.age}
-    return lambda message: message.stream is not None and message.target in received
+def _late_roads(schedule: Schedule) -> Callable[[Message], bool]:
+    """Says of a message whether it goes down by a road by which credit of earlier batches goes."""
+    placement = schedule.placement
+    late = {placement[a.component] for _, a in schedule if a.kind is Kind.RECV_B and a.age}
+
+    def is_late(message: Message) -> bool:
+        source, target = placement[message.source], placement[message.target]
+        # Streams come from the next rank; the network's output goes down in the same group.
+        return message.microbatch is not None and source == target + 1 and target in late
+
+    return is_late

@@ -16,7 +16,7 @@ class Groups:
 
     Attributes:
         up: activations, to the next rank.
-        down: streams, to the rank before.
+        down: streams, to the rank before; and the network's output, to any rank where a loss asks for it.
         shared: gradients of weights that components on several ranks share, to any rank.
         headers: announcements of what comes next, to the next rank; on the CPU.
         control: everything else that is said, on the CPU.

@@ -37,6 +37,14 @@ def mean_of_samples(output, target, component_input, network_input):
     return (output - component_input).square().sum(1).mean() + (output - network_input).abs().sum(1).mean()
 
 
+def of_the_output(output, target, network_output):
+    return (output - network_output).square().sum(1).mean()
+
+
+def of_the_outputs_mean(output, target, network_output):
+    return (output - network_output.mean(0)).square().sum(1).mean()
+
+
 def model_of(loss, m: int = 2, **options) -> ib.InterlockingBackpropModel:
     return ib.build_model(*mlp_components(3), ib.local(3), sgd, loss, n_microbatches=m, **options)
 
@@ -76,10 +84,17 @@ def test_the_gradient_is_compared_too():
     assert "gradients at its output that differ by" in message
 
 
-@pytest.mark.parametrize("loss", [mean_of_samples, lambda o, t: F.mse_loss(o, o.detach() ** 2), F.cross_entropy])
+@pytest.mark.parametrize(
+    "loss", [mean_of_samples, of_the_output, lambda o, t: F.mse_loss(o, o.detach() ** 2), F.cross_entropy]
+)
 @pytest.mark.parametrize("m", [1, 2, 3, 8])
 def test_nothing_is_said_of_means_over_samples(loss, m):
     assert said(model_of(lambda o, t: o.square().mean(), m, aux_loss_function=loss)) == []
+
+
+def test_the_networks_output_is_part_of_the_comparison():
+    (message,) = said(model_of(F.cross_entropy, aux_loss_function=of_the_outputs_mean))
+    assert "of_the_outputs_mean of component 1 gives" in message
 
 
 def test_nothing_is_said_if_the_loss_counts_itself():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from interlocking_backprop.scheme.streams import Workload
 
 @st.composite
 def problems(draw):
-    """A scheme, M, a placement, and costs with messages that take time."""
+    """A scheme, losses that ask for the output, M, a placement, and costs with messages that take time."""
     k = draw(st.integers(1, 5))
     coefficient = st.sampled_from([0, 0, 1, 1, -2, 0.5])
     scheme = ib.Scheme([[draw(coefficient) if j >= i else 0 for j in range(k)] for i in range(k)])
@@ -33,7 +34,9 @@ def problems(draw):
     ]
     costs = ib.Costs(components, latency=draw(time), bandwidth=draw(st.sampled_from([1.0, float("inf")])))
     ties = draw(st.sampled_from([(), (), ((0, k - 1),)])) if k > 1 else ()
-    return Workload.of(scheme, ties=ties), draw(st.integers(1, 3)), placement, costs
+    workload = Workload.of(scheme, ties=ties)
+    asking = tuple(i for i, has_head in enumerate(workload.heads[:-1]) if has_head and draw(st.booleans()))
+    return replace(workload, asking=asking), draw(st.integers(1, 3)), placement, costs
 
 
 def owed(schedule: Schedule) -> Counter[Action]:
@@ -58,6 +61,11 @@ def owed(schedule: Schedule) -> Counter[Action]:
                 found[Action(i, Kind.SEND_B, m, s)] += down
             for s in range(len(workload.components[i + 1].streams) if up else 0):
                 found[Action(i, Kind.RECV_B, m, s)] += 1
+        ranks_below = {placement[i] for i in workload.asking} - {placement[-1]}
+        for first in [next(i for i in workload.asking if placement[i] == rank) for rank in sorted(ranks_below)]:
+            for m in range(schedule.n_microbatches):
+                found[Action(i, Kind.SEND_Y, m, first)] += i == workload.n_components - 1
+                found[Action(i, Kind.RECV_Y, m, workload.n_components - 1)] += i == first
         shares = any(i in tie for tie in workload.ties)
         found[Action(i, Kind.REDUCE_GRAD)] += shares and bool(workload.scheme.matrix[i].any())
         found[Action(i, Kind.UPDATE)] += work.updates

@@ -22,6 +22,8 @@ from interlocking_backprop.scheme.streams import Workload
         ("0W7", Action(0, Kind.BACKWARD_WEIGHT, 7)),
         ("3B1.2", Action(3, Kind.FULL_BACKWARD, 1, 2)),
         ("1SEND_F0", Action(1, Kind.SEND_F, 0)),
+        ("3SEND_Y1", Action(3, Kind.SEND_Y, 1, 0)),
+        ("1RECV_Y0.3", Action(1, Kind.RECV_Y, 0, 3)),
         ("1RECV_B0.1", Action(1, Kind.RECV_B, 0, 1)),
         ("2U", Action(2, Kind.UPDATE)),
         ("2REDUCE_GRAD", Action(2, Kind.REDUCE_GRAD)),
