@@ -74,10 +74,11 @@ def _check_ages(schedule: Schedule) -> None:
 
 def _check_accumulation_order(schedule: Schedule) -> None:
     """Sums of gradients must not depend on the order of execution: ascending micro-batches for each accumulator."""
-    following: Counter[tuple[int, bool, int | None]] = Counter()
+    following: Counter[tuple[int, int | None]] = Counter()
     for rank, n, action in _cells(schedule):
         if action.kind in _ACCUMULATE:
-            accumulator = (action.component, action.kind is Kind.LOSS, action.stream)
+            weights = None if action.kind is Kind.LOSS else schedule.dependencies.backward_pass(action).weights
+            accumulator = (action.component, weights)
             if action.microbatch != following[accumulator]:
                 expected = action._replace(microbatch=following[accumulator])
                 raise _error(schedule, rank, n, f"{action} accumulates before {expected}")
