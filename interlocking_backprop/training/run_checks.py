@@ -50,6 +50,22 @@ def check_batch(config: TrainConfig, n_samples: int) -> None:
     config.optimization.expect("batch_size", fits, expected)
 
 
+def check_reached(config: TrainConfig, steps_per_epoch: int, n_steps: int) -> None:
+    """Makes sure that a run which --max-steps ends comes to all phases of its scheme.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    for phase in Phases.parse(config.scheme, config.components):
+        if phase.end is not None and phase.end * steps_per_epoch >= n_steps:
+            raise ValueError(
+                f"scheme {config.scheme!r} changes at epoch {phase.end}, which begins after "
+                f"{phase.end * steps_per_epoch} steps ({steps_per_epoch} to an epoch), but --max-steps ends the run "
+                f"after {n_steps}, and it never comes to what follows; give more --max-steps, shorter epochs "
+                "(--epoch-steps), or leave that out."
+            )
+
+
 def _check_unused(config: TrainConfig) -> None:
     """A flag that is given and changes nothing is a mistake."""
     kind, optimization = config.network.model, config.optimization

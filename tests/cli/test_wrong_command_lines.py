@@ -50,6 +50,10 @@ FLAGS = [
     ("--lr-schedule multistep", "--milestones is 91,136,182; expected a first one below the number of epochs, 10"),
     ("--scheme local:5,e2e --epochs 1", "changes at epoch 5, but the run ends at epoch 1"),
     ("--scheme local:10,e2e", "changes at epoch 10, but the run ends at epoch 10"),
+    (
+        "--scheme local:5,e2e --max-steps 50",
+        "changes at epoch 5, which begins after 50 steps (10 to an epoch), but --max-steps ends the run after 50",
+    ),
     ("--scheme local:9999999999,e2e", "ends at '9999999999'; expected an epoch after 0"),
     ("--scheme local:٣,e2e", "ends at '٣'; expected an epoch after 0"),
     ("--scheme 0wise", "scheme '0wise': n is 0; expected a whole number of at least 1"),
