@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,13 +22,17 @@ from interlocking_backprop.training.tasks.presets import resnet_of
 _NAMES = {"resnet": "a ResNet", "transformer": "a Transformer"}
 
 
-def check_run(config: TrainConfig) -> None:
+def check_run(config: TrainConfig, given: Collection[str] = ()) -> None:
     """Makes sure that what a new run is asked for fits together.
+
+    Args:
+        config: of the run.
+        given: the fields whose flags stand on the command line, be it with the values that they have by default.
 
     Raises:
         ValueError: naming the flag, its value, what was expected and the remedy.
     """
-    _check_unused(config)
+    _check_unused(config, given)
     _check_data(config)
     _check_epochs(config)
     _check_cut(config)
@@ -66,23 +70,23 @@ def check_reached(config: TrainConfig, steps_per_epoch: int, n_steps: int) -> No
             )
 
 
-def _check_unused(config: TrainConfig) -> None:
+def _check_unused(config: TrainConfig, given: Collection[str]) -> None:
     """A flag that is given and changes nothing is a mistake."""
     kind, optimization = config.network.model, config.optimization
     if kind == "transformer":
-        unused = [*_given(config.resnet, groups.ResNet()), *_given(config.dataset, groups.Dataset(), _OF_IMAGES)]
+        unused = [*_given(config.resnet, given), *_given(config.dataset, given, _OF_IMAGES)]
     else:
-        unused = [*_given(config.transformer, groups.Transformer())]
+        unused = [*_given(config.transformer, given)]
     other = "resnet" if kind == "transformer" else "transformer"
     for name, value in unused:
         raise ValueError(
             f"{flag(name)} is {value}, but {_NAMES[kind]} has no such setting; leave it out, or choose --model {other}."
         )
     if config.optimizer_name == "adamw":
-        for name, value in _given(optimization, groups.Optimization(), ("momentum", "nesterov")):
+        for name, value in _given(optimization, given, ("momentum", "nesterov")):
             raise ValueError(f"{flag(name)} is {value}, but AdamW has none; leave it out, or choose --optimizer sgd.")
     users = {"milestones": ("multistep",), "gamma": ("multistep", "plateau")}
-    for name, value in _given(optimization, groups.Optimization(), users):
+    for name, value in _given(optimization, given, users):
         if optimization.lr_schedule not in users[name]:
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise ValueError(
@@ -94,12 +98,13 @@ def _check_unused(config: TrainConfig) -> None:
 _OF_IMAGES = ("image_size", "augment")
 
 
-def _given(group: Any, default: Any, among: Any = None) -> Iterator[tuple[str, Any]]:
-    """The fields, all or some of them, whose values are not those by default."""
+def _given(group: Any, given: Collection[str], among: Any = None) -> Iterator[tuple[str, Any]]:
+    """The fields, all or some of them, that the command line names or whose values are not those by default."""
+    default = type(group)()
     for field in dataclasses.fields(group):
-        value = getattr(group, field.name)
-        if (among is None or field.name in among) and value != getattr(default, field.name):
-            yield field.name, value
+        name, value = field.name, getattr(group, field.name)
+        if (among is None or name in among) and (name in given or value != getattr(default, name)):
+            yield name, value
 
 
 def _check_data(config: TrainConfig) -> None:

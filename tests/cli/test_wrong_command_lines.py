@@ -42,6 +42,12 @@ FILES = {
 FLAGS = [
     ("--tied", "--tied is True, but a ResNet has no such setting; leave it out, or choose --model transformer"),
     ("--width 96", "--width is 96, but a ResNet has no such setting"),
+    # With the values that they have anyway.
+    ("--no-tied", "--tied is False, but a ResNet has no such setting"),
+    ("--width=128", "--width is 128, but a ResNet has no such setting"),
+    ("--model transformer --block basic", "--block is basic, but a Transformer has no such setting"),
+    ("--optimizer adamw --nesterov", "--nesterov is True, but AdamW has none"),
+    ("--gamma 0.1", "--gamma is 0.1, but the cosine schedule has none"),
     ("--model transformer --architecture 8,1", "--architecture is 8,1, but a Transformer has no such setting"),
     ("--model transformer --image-size 8", "--image-size is 8, but a Transformer has no such setting"),
     ("--optimizer adamw --momentum 0.5", "--momentum is 0.5, but AdamW has none"),
@@ -146,6 +152,7 @@ PATHS = [
     ("compare --components 99 --out {0}/c", "--components is 99; expected at most 8"),
     ("compare --components 100000 --out {0}/c", "--components is 100000; expected whole numbers of at least 1 and at"),
     ("compare --tied --out {0}/c", "--tied is True, but a ResNet has no such setting"),
+    ("compare --attention_heads 4 --out {0}/c", "--attention-heads is 4, but a ResNet has no such setting"),
     ("compare --tune-lr 1e308 --out {0}/c", "--tune-lr is 1e+308; expected positive numbers, at most 1e38"),
     ("compare --jobs 1000000 --out {0}/c", "--jobs is 1000000; expected"),
     ("bench engine --out {0}/file", "--out is {0}/file; expected a folder that can be written"),
