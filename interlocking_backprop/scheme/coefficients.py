@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interlocking_backprop.common.checks import check_whole
+from interlocking_backprop.common.fields import LARGEST
 from interlocking_backprop.scheme.picture import matrix_picture
 
 Reduction = Literal["furthest", "sum", "mean"]
@@ -26,11 +27,13 @@ class Scheme:
 
     Args:
         matrix: K x K nested sequence or array of finite numbers, zero below the diagonal. Row i says how component i
-            is trained: by ``sum_j matrix[i][j] * loss_j``. A row of zeros is a frozen component.
+            is trained: by ``sum_j matrix[i][j] * loss_j``. A row of zeros is a frozen component; models
+            refuse a scheme that has no others.
         name: what the scheme is called in tables and pictures. It does not enter comparisons.
 
     Raises:
-        ValueError: if the matrix is not square, empty, not finite or has an entry below the diagonal.
+        ValueError: if the matrix is not square, empty, not finite or has an entry below the diagonal, or one of more
+            than 1e38, which a float32 cannot hold.
     """
 
     def __init__(self, matrix: Sequence[Sequence[float]] | npt.ArrayLike, name: str | None = None) -> None:
@@ -75,7 +78,7 @@ def check_scheme(scheme: object, n_components: int) -> None:
     """Checks that something is a scheme for a model.
 
     Raises:
-        ValueError: if it is no scheme, or one for another number of components.
+        ValueError: if it is no scheme, or one for another number of components, or trains no component.
     """
     if not isinstance(scheme, Scheme):
         raise ValueError(f"the scheme is {scheme!r}; expected an interlocking_backprop.Scheme, e.g. nwise(k, 3).")
@@ -83,6 +86,12 @@ def check_scheme(scheme: object, n_components: int) -> None:
         raise ValueError(
             f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has {n_components}; make it "
             f"for {n_components}."
+        )
+    if not scheme.matrix.any():
+        raise ValueError(
+            f"scheme {scheme.name!r} trains no main net: all of its coefficients are 0; expected one at least that is "
+            "not. To train heads alone, freeze the main nets (requires_grad_(False)), under any scheme; to train "
+            "nothing, call no training_step()."
         )
 
 
@@ -166,7 +175,7 @@ def _window_name(n: int) -> str:
 def _checked(matrix: Any) -> npt.NDArray[np.float64]:
     try:
         array = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the scheme matrix does not read as numbers in rows of equal length ({error}); give K rows of K numbers."
         ) from None
@@ -179,6 +188,11 @@ def _checked(matrix: Any) -> npt.NDArray[np.float64]:
         raise ValueError("the scheme matrix is empty; expected at least one component.")
     for i, j in np.argwhere(~np.isfinite(array)):
         raise ValueError(f"scheme matrix entry [{i}, {j}] is {array[i, j]}; expected a finite number.")
+    for i, j in np.argwhere(np.abs(array) > LARGEST):
+        raise ValueError(
+            f"scheme matrix entry [{i}, {j}] is {array[i, j]:g}; expected a number between -{LARGEST:g} and "
+            f"{LARGEST:g}, for larger ones do not fit into a float32. Scale the scheme down, and the learning rate up."
+        )
     for i, j in np.argwhere(np.tril(array, -1)):
         raise ValueError(
             f"scheme matrix entry [{i}, {j}] is {array[i, j]:g}, below the diagonal: loss {j} does not depend on "

@@ -259,6 +259,13 @@ def test_every_process_finds_the_same_order():
     assert run.stdout == scheduled(ib.nwise(6, 3, "sum"), 3).to_csv()
 
 
+def test_an_evaluation_leaves_nothing_to_choose_among():
+    workload = Workload.evaluation([True, True])
+    with pytest.raises(ValueError, match=r"is an evaluation, .* depth_first\(workload, n_microbatches, placement\)"):
+        list_schedule(workload, 2, range(2))
+    ib.validate(ib.depth_first(workload, 2, range(2)))
+
+
 def test_gradients_of_shared_weights_are_exchanged_before_the_update():
     """Components 0 and 2 share weights: a gradient goes out when it is complete, and both updates wait for both."""
     workload = Workload.of(ib.local(3), ties=((0, 2),))
