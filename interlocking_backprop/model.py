@@ -112,7 +112,7 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         """Trains by another scheme from the next step on. Optimizers keep their state.
 
         Raises:
-            ValueError: if the scheme is for another number of components, or needs a head that is missing.
+            ValueError: if the scheme is for another number of components, trains none, or needs a head that is missing.
         """
         self._workloads.of(scheme)
         self._scheme = scheme

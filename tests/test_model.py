@@ -269,7 +269,22 @@ class TestSchemes:
             model.set_scheme(ib.local(3))
         with pytest.raises(ValueError, match=r"expected an interlocking_backprop\.Scheme"):
             model.set_scheme("local")
+        with pytest.raises(ValueError, match="scheme 'nothing' trains no main net"):
+            model.set_scheme(ib.Scheme([[0] * 3] * 3, name="nothing"))
         assert model.scheme == ib.pairwise(3)
+
+    def test_heads_are_trained_alone_where_the_main_nets_are_frozen(self):
+        """As the error of a scheme of zeros says."""
+        nets, heads = mlp_components(3)
+        before = [copy.deepcopy(net.state_dict()) for net in (*nets, *heads)]
+        for net in nets:
+            net.requires_grad_(False)
+        ib.build_model(nets, heads, ib.local(3), sgd, F.mse_loss).training_step(*batch())
+        changed = [
+            any(not torch.equal(old[name], tensor) for name, tensor in net.state_dict().items())
+            for old, net in zip(before, (*nets, *heads), strict=True)
+        ]
+        assert changed == [False] * 3 + [True] * 2
 
 
 def test_autocast_is_the_ambient_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,6 +88,10 @@ class TestErrors:
             ({"main_nets": []}, "main_nets is empty"),
             ({"scheme": ib.local(4)}, "for 4 components, the model has 3"),
             ({"scheme": [[1]]}, "expected an interlocking_backprop.Scheme"),
+            (
+                {"scheme": ib.Scheme(np.zeros((3, 3)))},
+                "scheme 'custom' trains no main net: all of its coefficients are 0",
+            ),
             ({"n_microbatches": 0}, "n_microbatches is 0"),
             ({"n_microbatches": 1.5}, "n_microbatches is 1.5"),
             ({"aux_lr_factor": -1.0}, "aux_lr_factor is -1.0"),

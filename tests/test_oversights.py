@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 import interlocking_backprop as ib
 from interlocking_backprop.bench.processes import on_ranks
-from tests.small_models import batch, model_of, sgd
+from tests.small_models import batch, model_of, sgd, weights
 from tests.small_nets import mlp_components
 
 
@@ -43,8 +44,70 @@ class TestNeverTrained:
             p.requires_grad_(False)
         model.training_step(*batch())
 
+    @pytest.mark.parametrize("calls_train", [True, False])
+    def test_a_head_that_is_replaced_in_mid_run(self, calls_train):
+        """The next step says so, whether train() is called between them or not; the weights stay as they are."""
+        model = model_of(ib.local(2))
+        model.training_step(*batch())
+        model.components[0].aux_net = nn.Linear(5, 5).double()
+        if calls_train:
+            model.train()
+        before = copy.deepcopy(model.state_dict())
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"component 0 has parameters .*\(aux_net.weight, aux_net.bias\)"):
+                model.training_step(*batch())
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    def test_a_net_with_the_same_weights_may_replace_another(self):
+        """As torch.compile makes one."""
+        model, other = model_of(ib.local(2)), model_of(ib.local(2))
+        for m in (model, other):
+            m.training_step(*batch())
+        model.components[0].main_net = nn.Sequential(model.components[0].main_net)
+        model.components[0].aux_net = nn.Sequential(model.components[0].aux_net)
+        for m in (model, other):
+            m.training_step(*batch())
+        assert torch.equal(weights(model), weights(other))
+
+    @pytest.mark.parametrize("steps_before", [0, 1])
+    def test_a_head_that_is_gone_or_new(self, steps_before):
+        """Without its head the output of a component itself would have gone into the loss."""
+        nets, heads = mlp_components(3)
+        model = ib.build_model(nets, [heads[0], None], ib.Scheme([[1, 0, 0], [0, 0, 1], [0, 0, 1]]), sgd, F.mse_loss)
+        for _ in range(steps_before):
+            model.training_step(*batch())
+        model.components[0].aux_net = None
+        with pytest.raises(ValueError, match="component 0 had a head when the model was built, and now it has none"):
+            model.training_step(*batch())
+        model.components[0].aux_net = heads[0]
+        for i in (1, 2):
+            model.components[i].aux_net = nn.ReLU()
+            with pytest.raises(ValueError, match=f"component {i} had no head when .* now it has one"):
+                model.training_step(*batch())
+            model.components[i].aux_net = None
+        model.training_step(*batch())
+
+    @pytest.mark.parametrize("steps_before", [0, 1])
+    def test_a_parameter_that_is_unfrozen_and_in_no_optimizer(self, steps_before):
+        def of_the_trainable(parameters):
+            return sgd([p for p in parameters if p.requires_grad])
+
+        nets, heads = mlp_components(2)
+        nets[1][0].weight.requires_grad_(False)
+        model = ib.build_model(nets, heads, ib.local(2), of_the_trainable, F.mse_loss)
+        for _ in range(steps_before):
+            model.training_step(*batch())
+        nets[1][0].weight.requires_grad_(True)
+        with pytest.raises(ValueError, match=r"parameter 'main_net.0.weight' of component 1 is in no optimizer"):
+            model.training_step(*batch())
+        model.components[1].optimizer.add_param_group({"params": [nets[1][0].weight]})
+        before = nets[1][0].weight.detach().clone()
+        model.training_step(*batch())
+        assert not torch.equal(before, nets[1][0].weight)
+
     def test_on_ranks_too(self):
         assert all("component 1 has parameters" in message for message in on_ranks(2, _appended))
+        assert all("component 1 has parameters" in message for message in on_ranks(2, _replaced))
 
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_sharded_component(self, when):
@@ -173,6 +236,19 @@ def _appended(rank: int, size: int) -> str:
     try:
         model.training_step(*(batch() if rank == 0 else (None, None)))
     except Exception as error:
+        return str(error)
+    return "nothing was said"
+
+
+def _replaced(rank: int, size: int) -> str:
+    """In mid-run, without a call of train() in between."""
+    model = model_of(ib.local(3))
+    model.enable_model_parallel()
+    model.training_step(*(batch() if rank == 0 else (None, None)))
+    model.components[1].aux_net = nn.Linear(5, 5).double()
+    try:
+        model.training_step(*(batch() if rank == 0 else (None, None)))
+    except ValueError as error:
         return str(error)
     return "nothing was said"
 

@@ -45,6 +45,12 @@ def parse(kind: type[T], arguments: Sequence[str], prog: str, default: T | None 
         raise ValueError(_one_line(box.getvalue())) from None
 
 
+def given(arguments: Sequence[str]) -> set[str]:
+    """The fields whose flags are among the arguments, in whichever way these are written: --tied, --no-tied, --lr=1."""
+    names = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    return names | {name.removeprefix("no_") for name in names}
+
+
 def _one_line(box: str) -> str:
     """The first two paragraphs in a box, as one line.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.arguments import given, parse
 from interlocking_backprop.cli.failure import fail
 from interlocking_backprop.cli.terminal import console
 from interlocking_backprop.compare.comparison import Comparer, Interrupted
@@ -24,7 +24,7 @@ def compare(arguments: Sequence[str]) -> int:
     config = read_config(arguments)
     for scheme in config.schemes:
         for k in config.components:
-            check_run(config.run(scheme=scheme, components=k))
+            check_run(config.run(scheme=scheme, components=k), given(arguments))
     output = console(width=160)
     try:
         comparison, problems = Comparer(config, output).compare()

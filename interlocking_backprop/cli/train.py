@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from interlocking_backprop.cli.arguments import parse
+from interlocking_backprop.cli.arguments import given, parse
 from interlocking_backprop.cli.failure import fail, is_first_rank
 from interlocking_backprop.cli.terminal import exits_table, show
 from interlocking_backprop.training.config import TrainConfig, load_config
@@ -21,7 +21,7 @@ def train(arguments: Sequence[str]) -> int:
     """Trains; returns the exit code."""
     config = read_config(arguments)
     if not config.output.resume:
-        check_run(config)
+        check_run(config, given(arguments))
         RunFolder.new(config)  # to find out whether it can be had, before data is read
     trainer = Trainer(config)
     quiet = config.output.quiet or not is_first_rank()

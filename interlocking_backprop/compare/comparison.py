@@ -22,7 +22,6 @@ from interlocking_backprop.compare.tuning import all_trials, choose
 from interlocking_backprop.compare.twins import find_twins
 from interlocking_backprop.training.config import TrainConfig
 from interlocking_backprop.training.interruption import Interruption, interruptible
-from interlocking_backprop.training.run_checks import check_batch
 from interlocking_backprop.training.run_folder import environment
 from interlocking_backprop.training.trainer import Trainer
 
@@ -158,7 +157,7 @@ def _facts(device: str, configs: Sequence[TrainConfig]) -> tuple[dict[str, Any],
     try:
         for config in configs:
             trainer = Trainer(config.replace(device=device))
-            check_batch(config, len(trainer.task.train))
+            trainer.check()
     except ValueError as error:
         return {}, str(error)
     return {

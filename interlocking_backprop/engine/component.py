@@ -29,6 +29,7 @@ from interlocking_backprop.engine.optimizers import (
     check_none_left_out,
     construct_lr_schedulers,
     construct_optimizers,
+    not_held,
 )
 from interlocking_backprop.engine.tree import Tree, to_device, versions
 
@@ -131,6 +132,10 @@ class Component(nn.Module):
         """
         if self.device != torch.device("meta"):  # there are the components of other ranks, without their optimizers
             check_none_left_out(self.optimizers, f"component {self._index}", list(self.named_parameters()))
+
+    def without_optimizer(self) -> list[Parameter]:
+        """The parameters that no optimizer holds, and that have to stay frozen."""
+        return not_held(self.optimizers, self.parameters()) if self.device != torch.device("meta") else []
 
     def main_parameters(self) -> list[Parameter]:
         """The parameters of the main net that want a gradient."""

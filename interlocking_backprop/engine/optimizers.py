@@ -143,6 +143,12 @@ def _check_held(optimizers: Sequence[Optimizer], owner: str, named: Named) -> No
     check_none_left_out(optimizers, owner, named)
 
 
+def not_held(optimizers: Iterable[Optimizer], parameters: Iterable[Parameter]) -> list[Parameter]:
+    """The parameters that are in no optimizer."""
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    return [p for p in parameters if id(p) not in held]
+
+
 def check_none_left_out(optimizers: Sequence[Optimizer], owner: str, named: Named) -> None:
     """Makes sure that every parameter that wants a gradient is in an optimizer.
 
@@ -154,8 +160,8 @@ def check_none_left_out(optimizers: Sequence[Optimizer], owner: str, named: Name
     Raises:
         ValueError: with the name of one that is in none.
     """
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    left_out = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in held]
+    names = {id(parameter): name for name, parameter in named}
+    left_out = [names[id(p)] for p in not_held(optimizers, [p for _, p in named]) if p.requires_grad]
     if left_out:
         others = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise ValueError(

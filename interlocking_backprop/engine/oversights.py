@@ -1,10 +1,15 @@
-"""What the user of a model may have overlooked, said where it costs nothing: not in every step."""
+"""What the user of a model may have overlooked, said where it costs nothing.
+
+All is looked over before the first step, and again after `train` and `eval`, or when a step finds other nets in a
+component, or something unfrozen.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from operator import is_
 from typing import TypeVar
 
 from torch import nn
@@ -16,20 +21,24 @@ _Self = TypeVar("_Self", bound="Watchful")
 
 
 class Watchful(nn.Module):
-    """A model that looks over its components before the first training step, and after `train` and `eval`.
+    """A model that looks over its components before a training step, if it has not done so since they were changed.
 
     Attributes:
         components: of the model.
     """
 
     components: Sequence[Component]
+    _heads: tuple[bool, ...]
     _is_looked_over = False
+    _nets: Sequence[nn.Module | None] = ()  # of the components when they were looked over
+    _without_optimizer: Sequence[Parameter] = ()  # then frozen
 
     def train(self: _Self, mode: bool = True) -> _Self:
         """Sets training or evaluation mode, as `torch.nn.Module.train` does.
 
-        The next training step looks over the components: nets that have been changed since the model was built, or that
-        are sharded, are refused with an error.
+        The next training step looks over the components: what has been changed inside nets since the model was built,
+        and nets that are sharded, are refused with an error. Nets that stand in the place of others, and parameters
+        that no optimizer holds and that have been unfrozen, are noticed in every step.
         """
         self._is_looked_over = False
         return super().train(mode)
@@ -51,7 +60,7 @@ class Watchful(nn.Module):
         """Before a training step: is everything as it should be?
 
         Raises:
-            ValueError: if a component has parameters that would not be trained.
+            ValueError: if a component has parameters that would not be trained, or its head is gone or new.
         """
         if not self.training:
             warnings.warn(
@@ -59,9 +68,14 @@ class Watchful(nn.Module):
                 "model.train() before; to keep single modules as they are, call eval() on these alone.",
                 stacklevel=3,
             )
-        if not self._is_looked_over:
+        # In every step, so from the dictionary: attributes of modules take ten times as long.
+        nets = [net for component in self.components for net in component._modules.values()]
+        is_changed = any(p.requires_grad for p in self._without_optimizer) or not _are_same(nets, self._nets)
+        if is_changed or not self._is_looked_over:
             for i, component in enumerate(self.components):
+                _check_head(i, component, self._heads[i] and i + 1 < len(self.components))
                 _check_trained(i, component)
+                component.check_unfrozen()
             asleep = [i for i, c in enumerate(self.components) if c.is_trainable and not c.main_net.training]
             if asleep and self.training:
                 warnings.warn(
@@ -69,7 +83,22 @@ class Watchful(nn.Module):
                     "over (as transformers' from_pretrained does); call model.train() before the first step.",
                     stacklevel=3,
                 )
+            self._nets = nets
+            self._without_optimizer = [p for component in self.components for p in component.without_optimizer()]
             self._is_looked_over = True
+
+
+def _are_same(nets: Sequence[nn.Module | None], others: Sequence[nn.Module | None]) -> bool:
+    return len(nets) == len(others) and all(map(is_, nets, others))
+
+
+def _check_head(i: int, component: Component, had_head: bool) -> None:
+    if had_head != (component.aux_net is not None):
+        before, now = ("a", "none") if had_head else ("no", "one")
+        raise ValueError(
+            f"component {i} had {before} head when the model was built, and now it has {now}, which the schedule does "
+            "not know of; call build_model with the heads that there are to be."
+        )
 
 
 def _check_trained(i: int, component: Component) -> None:

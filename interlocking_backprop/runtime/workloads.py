@@ -69,7 +69,7 @@ class Workloads:
 
         Raises:
             ValueError: if the scheme is for another number of components or needs a head that is missing, or copies of
-                a weight disagree on being frozen, or something has been unfrozen that no optimizer holds.
+                a weight disagree on being frozen.
         """
         trainable = tuple(component.is_trainable for component in self._components)
         nets = [component.main_net for component in self._components]
@@ -79,9 +79,6 @@ class Workloads:
             check_scheme(scheme, len(self._components))
             if scheme.max_delay:
                 _check_can_be_late(scheme, self._components)
-            if known is not None and known.trainable != trainable:
-                for component in self._components:
-                    component.check_unfrozen()
             known = self._known = Workload(
                 scheme, self._heads, trainable, ties, updates=self._updates, asking=self._asking
             )

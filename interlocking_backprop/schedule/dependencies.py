@@ -98,7 +98,15 @@ class Dependencies:
 
     def compute(self, i: int, m: int) -> list[Action]:
         """What component i computes for micro-batch m."""
-        return [Action(i, kind, m, stream, age) for kind, stream, age in self._computed[i]]
+        return list(self._compute[i][m])
+
+    @cached_property
+    def _compute(self) -> list[list[list[Action]]]:
+        """What each component computes for each micro-batch."""
+        return [
+            [[Action(i, kind, m, stream, age) for kind, stream, age in computed] for m in range(self.n_microbatches)]
+            for i, computed in enumerate(self._computed)
+        ]
 
     @cached_property
     def _computed(self) -> list[list[tuple[Kind, int | None, int]]]:

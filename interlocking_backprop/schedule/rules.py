@@ -34,7 +34,17 @@ class Rule:
     window: int
 
     def most_graphs(self, workload: Workload, n_microbatches: int) -> int:
-        """The most graphs that a component may keep alive: with so many it begins no further forward pass."""
+        """The most graphs that a component may keep alive: with so many it begins no further forward pass.
+
+        Raises:
+            ValueError: if the workload is an evaluation, which keeps none and needs no rule.
+        """
+        if workload.is_evaluation:
+            raise ValueError(
+                "the workload is an evaluation, whose forward passes leave nothing to choose among; expected that of a "
+                "training step. depth_first(workload, n_microbatches, placement) is the order of an evaluation, on any "
+                "number of ranks."
+            )
         reaches = [p.last_loss - i + 1 for i, work in enumerate(workload.components) for p in work.passes]
         bound = self.window * max(reaches, default=1)
         return min(bound, n_microbatches) if bound else n_microbatches

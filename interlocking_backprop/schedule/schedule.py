@@ -152,15 +152,18 @@ class Schedule:
     def with_order(self, csv_text: str) -> Schedule:
         """The same schedule in another order, read from the text that `to_csv` writes (and a person may have edited).
 
-        It is not validated: call `validate` before running it.
-
         Raises:
             ValueError: if a cell is not an action.
+            ScheduleError: if the order cannot run, as `validate` says it, with the place marked.
         """
+        from interlocking_backprop.schedule.validate import validate
+
         lines = [line for line in csv_text.splitlines() if line.strip()]
         cells = [[cell for cell in line.split(",") if cell.strip()] for line in lines]
         actions = tuple(tuple(map(Action.from_str, row)) for row in cells)
-        return Schedule(self.workload, self.n_microbatches, self.placement, actions)
+        schedule = replace(self, actions=actions)
+        validate(schedule)
+        return schedule
 
 
 def _scheme_fields(scheme: Scheme) -> dict[str, Any]:

@@ -45,16 +45,27 @@ def _check_placement(schedule: Schedule) -> None:
 
 
 def _check_complete(schedule: Schedule) -> None:
-    owed = Counter(schedule.dependencies.owed())
+    owed = set(schedule.dependencies.owed())
+    actions = [action for of_rank in schedule.actions for action in of_rank]
+    if len(actions) == len(owed) and owed == set(actions) and _are_in_place(schedule):
+        return
     for rank, n, action in _cells(schedule):
-        if owed[action] == 0:
+        if action not in owed:
             raise _error(schedule, rank, n, f"{action} is not owed, or stands twice")
         if schedule.placement[action.component] != rank:
             raise _error(schedule, rank, n, f"component {action.component} is not on rank {rank}")
-        owed[action] -= 1
-    for action in +owed:
+        owed.remove(action)
+    for action in (a for a in schedule.dependencies.owed() if a in owed):
         rank = schedule.placement[action.component]
         raise _error(schedule, rank, len(schedule.actions[rank]), f"rank {rank} lacks {action}")
+
+
+def _are_in_place(schedule: Schedule) -> bool:
+    """Whether each rank has actions of its own components only."""
+    return all(
+        {action.component for action in actions}.issubset(schedule.components_of(rank))
+        for rank, actions in enumerate(schedule.actions)
+    )
 
 
 def _check_ages(schedule: Schedule) -> None:
@@ -90,7 +101,7 @@ def _check_message_order(schedule: Schedule) -> None:
 
     Where there is credit of earlier batches they are received in any order, and posted in that one.
     """
-    if schedule.dependencies.ages:
+    if schedule.n_ranks == 1 or schedule.dependencies.ages:
         return
     channel = schedule.dependencies.channel
     sent: dict[tuple[int, int, Kind], deque[Action]] = defaultdict(deque)
@@ -114,7 +125,8 @@ def execution_order(schedule: Schedule) -> list[Action]:
     Raises:
         ScheduleError: if the ranks get stuck.
     """
-    done: dict[Action, None] = {}
+    order: list[Action] = []
+    done: set[Action] = set()
     position = [0] * schedule.n_ranks
     prerequisites, steps_before = schedule.dependencies.prerequisites, schedule.dependencies.steps_before
 
@@ -132,8 +144,13 @@ def execution_order(schedule: Schedule) -> list[Action]:
     while progress:
         progress = False
         for rank in unfinished:
-            while position[rank] < len(schedule.actions[rank]) and not missing(rank):
-                done[schedule.actions[rank][position[rank]]] = None
+            actions = schedule.actions[rank]
+            while position[rank] < len(actions):
+                action = actions[position[rank]]
+                if not done.issuperset(prerequisites(action)) and missing(rank):
+                    break
+                done.add(action)
+                order.append(action)
                 position[rank] += 1
                 progress = True
         unfinished = [rank for rank in unfinished if position[rank] < len(schedule.actions[rank])]
@@ -143,7 +160,7 @@ def execution_order(schedule: Schedule) -> list[Action]:
         waits_for = ", ".join(map(str, missing(rank)))
         action = schedule.actions[rank][position[rank]]
         raise _error(schedule, rank, position[rank], f"{action} waits for ever for {waits_for}")
-    return list(done)
+    return order
 
 
 def _cells(schedule: Schedule) -> Iterator[tuple[int, int, Action]]:

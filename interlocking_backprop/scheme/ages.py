@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interlocking_backprop.common.checks import is_whole
+from interlocking_backprop.common.fields import LARGEST
 
 Array = npt.NDArray[np.float64]
 
@@ -20,12 +21,12 @@ def checked_matrix(matrix: Any, age: int = 0) -> Array:
     """The matrix of an age as a read-only array, shape (K, K).
 
     Raises:
-        ValueError: if it is not square, empty, not finite or has an entry below the diagonal.
+        ValueError: if it is not square, empty, not finite, has an entry below the diagonal, or one beyond a float32.
     """
     of_age = f" of age {age}" if age else ""
     try:
         array = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the scheme matrix{of_age} does not read as numbers in rows of equal length ({error}); give K rows of K "
             "numbers."
@@ -39,6 +40,11 @@ def checked_matrix(matrix: Any, age: int = 0) -> Array:
         raise ValueError(f"the scheme matrix{of_age} is empty; expected at least one component.")
     for i, j in np.argwhere(~np.isfinite(array)):
         raise ValueError(f"scheme matrix entry [{i}, {j}]{of_age} is {array[i, j]}; expected a finite number.")
+    for i, j in np.argwhere(np.abs(array) > LARGEST):
+        raise ValueError(
+            f"scheme matrix entry [{i}, {j}]{of_age} is {array[i, j]:g}; expected a number between -{LARGEST:g} and "
+            f"{LARGEST:g}, for larger ones do not fit into a float32. Scale the scheme down, and the learning rate up."
+        )
     for i, j in np.argwhere(np.tril(array, -1)):
         raise ValueError(
             f"scheme matrix entry [{i}, {j}]{of_age} is {array[i, j]:g}, below the diagonal: loss {j} does not depend "

@@ -33,7 +33,8 @@ class Scheme:
 
     Args:
         matrix: K x K nested sequence or array of finite numbers, zero below the diagonal. Row i says how component i
-            is trained: by ``sum_j matrix[i][j] * loss_j``. A row of zeros is a frozen component.
+            is trained: by ``sum_j matrix[i][j] * loss_j``. A row of zeros is a frozen component; models
+            refuse a scheme that has no others.
         name: what the scheme is called in tables and pictures. It does not enter comparisons.
         delayed: credit that comes late: for ages of at least 1 the matrix of the coefficients with which an update
             takes in the gradients of the batch of so many steps ago, computed with the weights of that time.
@@ -41,8 +42,8 @@ class Scheme:
     Schemes can be added and multiplied by numbers: ``0.5 * pairwise(4) + 0.5 * e2e(4).delay(2)``.
 
     Raises:
-        ValueError: if a matrix is not square, empty, not finite or has an entry below the diagonal, the sizes differ,
-            or an age is no whole number of at least 1.
+        ValueError: if a matrix is not square, empty, not finite or has an entry below the diagonal, or one of more than
+            1e38, which a float32 cannot hold; the sizes differ, or an age is no whole number of at least 1.
     """
 
     __array_ufunc__ = None  # a number of numpy's times a scheme is a scheme
@@ -229,7 +230,7 @@ def check_scheme(scheme: object, n_components: int) -> None:
     """Checks that something is a scheme for a model.
 
     Raises:
-        ValueError: if it is no scheme, or one for another number of components.
+        ValueError: if it is no scheme, or one for another number of components, or trains no component.
     """
     if not isinstance(scheme, Scheme):
         raise ValueError(f"the scheme is {scheme!r}; expected an interlocking_backprop.Scheme, e.g. nwise(k, 3).")
@@ -237,6 +238,12 @@ def check_scheme(scheme: object, n_components: int) -> None:
         raise ValueError(
             f"scheme {scheme.name!r} is for {scheme.n_components} components, the model has {n_components}; make it "
             f"for {n_components}."
+        )
+    if not scheme.uses.any():
+        raise ValueError(
+            f"scheme {scheme.name!r} trains no main net: all of its coefficients are 0; expected one at least that is "
+            "not. To train heads alone, freeze the main nets (requires_grad_(False)), under any scheme; to train "
+            "nothing, call no training_step()."
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,13 +21,17 @@ from interlocking_backprop.training.tasks.presets import resnet_of
 _NAMES = {"resnet": "a ResNet", "transformer": "a Transformer"}
 
 
-def check_run(config: TrainConfig) -> None:
+def check_run(config: TrainConfig, given: Collection[str] = ()) -> None:
     """Makes sure that what a new run is asked for fits together.
+
+    Args:
+        config: of the run.
+        given: the fields whose flags stand on the command line, be it with the values that they have by default.
 
     Raises:
         ValueError: naming the flag, its value, what was expected and the remedy.
     """
-    _check_unused(config)
+    _check_unused(config, given)
     _check_data(config)
     _check_epochs(config)
     _check_cut(config)
@@ -49,21 +53,37 @@ def check_batch(config: TrainConfig, n_samples: int) -> None:
     config.optimization.expect("batch_size", fits, expected)
 
 
-def _check_unused(config: TrainConfig) -> None:
+def check_reached(config: TrainConfig, steps_per_epoch: int, n_steps: int) -> None:
+    """Makes sure that a run which --max-steps ends comes to all phases of its scheme.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    for phase in config.phases:
+        if phase.end is not None and phase.end * steps_per_epoch >= n_steps:
+            raise ValueError(
+                f"scheme {config.scheme!r} changes at epoch {phase.end}, which begins after "
+                f"{phase.end * steps_per_epoch} steps ({steps_per_epoch} to an epoch), but --max-steps ends the run "
+                f"after {n_steps}, and it never comes to what follows; give more --max-steps, shorter epochs "
+                "(--epoch-steps), or leave that out."
+            )
+
+
+def _check_unused(config: TrainConfig, given: Collection[str]) -> None:
     """A flag that is given and changes nothing is a mistake."""
     kind, optimization = config.network.model, config.optimization
     if kind == "transformer":
-        unused = [*_given(config.resnet, groups.ResNet()), *_given(config.dataset, groups.Dataset(), _OF_IMAGES)]
+        unused = [*_given(config.resnet, given), *_given(config.dataset, given, _OF_IMAGES)]
     else:
-        unused = [*_given(config.transformer, groups.Transformer())]
+        unused = [*_given(config.transformer, given)]
     other = "resnet" if kind == "transformer" else "transformer"
     for name, value in unused:
         raise ValueError(
             f"{flag(name)} is {value}, but {_NAMES[kind]} has no such setting; leave it out, or choose --model {other}."
         )
-    _check_optimizer(config)
+    _check_optimizer(config, given)
     users = {"milestones": ("multistep",), "gamma": ("multistep", "plateau")}
-    for name, value in _given(optimization, groups.Optimization(), users):
+    for name, value in _given(optimization, given, users):
         if optimization.lr_schedule not in users[name]:
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise ValueError(
@@ -72,7 +92,7 @@ def _check_unused(config: TrainConfig) -> None:
             )
 
 
-def _check_optimizer(config: TrainConfig) -> None:
+def _check_optimizer(config: TrainConfig, given: Collection[str]) -> None:
     """The network has something for the optimizer to update, and the optimizer a use for its flags."""
     name, optimization = config.optimizer_name, config.optimization
     if name == "muon" and config.network.model == "resnet":
@@ -82,7 +102,7 @@ def _check_optimizer(config: TrainConfig) -> None:
         )
     of_sgd = {"adamw": "AdamW has none", "muon": "it is SGD's: Muon has a momentum of 0.95, Nesterov's"}
     if name in of_sgd:
-        for field, value in _given(optimization, groups.Optimization(), ("momentum", "nesterov")):
+        for field, value in _given(optimization, given, ("momentum", "nesterov")):
             raise ValueError(f"{flag(field)} is {value}, but {of_sgd[name]}; leave it out, or choose --optimizer sgd.")
     if name != "muon" and optimization.adamw_lr is not None:
         raise ValueError(
@@ -94,12 +114,13 @@ def _check_optimizer(config: TrainConfig) -> None:
 _OF_IMAGES = ("image_size", "augment")
 
 
-def _given(group: Any, default: Any, among: Any = None) -> Iterator[tuple[str, Any]]:
-    """The fields, all or some of them, whose values are not those by default."""
+def _given(group: Any, given: Collection[str], among: Any = None) -> Iterator[tuple[str, Any]]:
+    """The fields, all or some of them, that the command line names or whose values are not those by default."""
+    default = type(group)()
     for field in dataclasses.fields(group):
-        value = getattr(group, field.name)
-        if (among is None or field.name in among) and value != getattr(default, field.name):
-            yield field.name, value
+        name, value = field.name, getattr(group, field.name)
+        if (among is None or name in among) and (name in given or value != getattr(default, name)):
+            yield name, value
 
 
 def _check_data(config: TrainConfig) -> None:

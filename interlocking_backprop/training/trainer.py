@@ -31,7 +31,7 @@ from interlocking_backprop.training.introduction import introduction
 from interlocking_backprop.training.metrics_log import MetricsLog
 from interlocking_backprop.training.optimization import OptimizerOf, SchedulerOf
 from interlocking_backprop.training.progress import Display
-from interlocking_backprop.training.run_checks import check_batch
+from interlocking_backprop.training.run_checks import check_batch, check_reached
 from interlocking_backprop.training.run_folder import RunFolder
 from interlocking_backprop.training.run_reports import Reports
 from interlocking_backprop.training.select_device import select_device
@@ -104,6 +104,15 @@ class Trainer:
         )
         self.progress = Progress()
 
+    def check(self) -> None:
+        """Makes sure that a new run has enough data for a batch, and enough steps for all phases of its scheme.
+
+        Raises:
+            ValueError: if it has not.
+        """
+        check_batch(self.config, len(self.task.train))
+        check_reached(self.config, self.steps_per_epoch, self.n_steps)
+
     def place(self) -> None:
         """Puts the model where it computes: on one device, on a device per component, or on the ranks of torchrun."""
         device, parallelism = self.config.execution.device, self.config.parallelism
@@ -123,11 +132,11 @@ class Trainer:
         Raises:
             Stopped: after Ctrl-C; the run can be resumed.
             Diverged: if a training loss is not finite.
-            ValueError: if the run's folder does not fit, or there is less data than a batch of a new run.
+            ValueError: if the run's folder does not fit, or `check` finds something wrong with a new run.
         """
         config, output, model = self.config, self.config.output, self.model
         if not output.resume:
-            check_batch(config, len(self.task.train))
+            self.check()
         run = RunFolder.resume(config) if output.resume else RunFolder.new(config)
         self.place()
         is_first = model.rank == 0

@@ -42,6 +42,12 @@ FILES = {
 FLAGS = [
     ("--tied", "--tied is True, but a ResNet has no such setting; leave it out, or choose --model transformer"),
     ("--width 96", "--width is 96, but a ResNet has no such setting"),
+    # With the values that they have anyway.
+    ("--no-tied", "--tied is False, but a ResNet has no such setting"),
+    ("--width=128", "--width is 128, but a ResNet has no such setting"),
+    ("--model transformer --block basic", "--block is basic, but a Transformer has no such setting"),
+    ("--optimizer adamw --nesterov", "--nesterov is True, but AdamW has none"),
+    ("--gamma 0.1", "--gamma is 0.1, but the cosine schedule has none"),
     ("--model transformer --architecture 8,1", "--architecture is 8,1, but a Transformer has no such setting"),
     ("--model transformer --image-size 8", "--image-size is 8, but a Transformer has no such setting"),
     ("--optimizer adamw --momentum 0.5", "--momentum is 0.5, but AdamW has none"),
@@ -58,6 +64,10 @@ FLAGS = [
     ("--lr-schedule multistep", "--milestones is 91,136,182; expected a first one below the number of epochs, 10"),
     ("--scheme local:5,e2e --epochs 1", "changes at epoch 5, but the run ends at epoch 1"),
     ("--scheme local:10,e2e", "changes at epoch 10, but the run ends at epoch 10"),
+    (
+        "--scheme local:5,e2e --max-steps 50",
+        "changes at epoch 5, which begins after 50 steps (10 to an epoch), but --max-steps ends the run after 50",
+    ),
     ("--scheme local:9999999999,e2e", "ends at '9999999999'; expected an epoch after 0"),
     ("--scheme local:٣,e2e", "ends at '٣'; expected an epoch after 0"),
     ("--scheme 0wise", "scheme '0wise': n is 0; expected a whole number of at least 1"),
@@ -150,6 +160,7 @@ PATHS = [
     ("compare --components 99 --out {0}/c", "--components is 99; expected at most 8"),
     ("compare --components 100000 --out {0}/c", "--components is 100000; expected whole numbers of at least 1 and at"),
     ("compare --tied --out {0}/c", "--tied is True, but a ResNet has no such setting"),
+    ("compare --attention_heads 4 --out {0}/c", "--attention-heads is 4, but a ResNet has no such setting"),
     ("compare --tune-lr 1e308 --out {0}/c", "--tune-lr is 1e+308; expected positive numbers, at most 1e38"),
     ("compare --jobs 1000000 --out {0}/c", "--jobs is 1000000; expected"),
     ("bench engine --out {0}/file", "--out is {0}/file; expected a folder that can be written"),

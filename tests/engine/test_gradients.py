@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -19,7 +19,9 @@ coefficients = st.one_of(st.just(0.0), st.just(1.0), st.floats(-2, 2, allow_subn
 @st.composite
 def schemes(draw) -> ib.Scheme:
     k = draw(st.integers(1, 6))
-    return ib.Scheme([[draw(coefficients) if j >= i else 0.0 for j in range(k)] for i in range(k)])
+    matrix = np.array([[draw(coefficients) if j >= i else 0.0 for j in range(k)] for i in range(k)])
+    assume(matrix.any())
+    return ib.Scheme(matrix)
 
 
 def check_step(scheme: ib.Scheme, m: int, *, size: int = 7, batch_norm: bool = False, dropout: float = 0.0) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +31,9 @@ NO_DROPOUT = {
 @st.composite
 def schemes(draw) -> ib.Scheme:
     k = draw(st.integers(1, 4))
-    return ib.Scheme([[draw(coefficients) if j >= i else 0.0 for j in range(k)] for i in range(k)])
+    matrix = np.array([[draw(coefficients) if j >= i else 0.0 for j in range(k)] for i in range(k)])
+    assume(matrix.any())
+    return ib.Scheme(matrix)
 
 
 def check_step(

@@ -32,7 +32,8 @@ def tied_nets(k: int):
 
 def random_scheme(k: int, seed: int) -> ib.Scheme:
     generator = np.random.default_rng(seed)
-    return ib.Scheme(np.triu(generator.normal(size=(k, k)) * generator.integers(0, 2, size=(k, k))))
+    matrix = np.triu(generator.normal(size=(k, k)) * generator.integers(0, 2, size=(k, k)))
+    return ib.Scheme(matrix if matrix.any() else np.triu(np.ones((k, k))))
 
 
 def expected(model: ib.InterlockingBackpropModel, scheme: ib.Scheme, x, target, step: int = 0):

@@ -10,6 +10,7 @@ import pytest
 
 import interlocking_backprop as ib
 from interlocking_backprop.scheme.streams import Workload
+from tests.schedule.orders import unchecked
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -63,10 +64,10 @@ def test_an_evaluation_has_a_picture():
 
 def test_an_impossible_schedule_is_shown_with_its_fault_marked():
     schedule = ib.depth_first(Workload.of(ib.local(2)))
-    html = schedule.with_order("0F0,0L0,0U,0W0,1F0,1L0,1W0,1U")._repr_html_()
+    html = unchecked(schedule, "0F0,0L0,0U,0W0,1F0,1L0,1W0,1U")._repr_html_()
     assert html.startswith("<pre>the schedule cannot run: 0U waits for ever for 0W0")
     assert "&gt;0U&lt;" in html
-    assert "rank 0 lacks 1U" in schedule.with_order("0F0,0L0,0W0,0U,1F0,1L0,1W0")._repr_html_()
+    assert "rank 0 lacks 1U" in unchecked(schedule, "0F0,0L0,0W0,0U,1F0,1L0,1W0")._repr_html_()
 
 
 def test_what_is_too_large_for_a_picture_is_a_line():

@@ -10,6 +10,7 @@ from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
+from tests.schedule.orders import unchecked
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def schedule(scheme: ib.Scheme, m: int = 1) -> Schedule:
 def two_ranks(rank_0: str, rank_1: str, m: int = 1) -> Schedule:
     """e2e on two components, in the given order."""
     empty = Schedule(Workload.of(ib.e2e(2)), m, (0, 1), ((), ()))
-    return empty.with_order(rank_0.replace(" ", ",") + "\n" + rank_1.replace(" ", ",") + "\n")
+    return unchecked(empty, rank_0, rank_1)
 
 
 RANK_0 = "0F0 0SEND_F0 0RECV_B0 0W0 0U"
@@ -83,6 +84,25 @@ def test_csv_keeps_the_order(tmp_path):
     text = (tmp_path / "s.csv").read_text()
     assert text.splitlines()[0] == "0F0,0SEND_F0,0RECV_B0,0W0,0U"
     assert original.with_order(text) == original
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has 0 lists of actions; expected one for each of 2 ranks"),
+        ("0F0", "has 1 lists of actions"),
+        (
+            "0F0,0W0,0SEND_F0,0RECV_B0,0U\n1RECV_F0,1F0,1L0,1B0,1SEND_B0,1U",
+            r"0W0 waits for ever for 0RECV_B0 \(rank 0, ",
+        ),
+        ("0F0,0SEND_F0,0RECV_B0,0W0,0U\n1RECV_F0,1F0,1L0,1B0,1SEND_B0", "rank 1 lacks 1U"),
+        ("0F0,0SEND_F0,0RECV_B0,0W0,0U,9B7.3\n1RECV_F0,1F0,1L0,1B0,1SEND_B0,1U", "9B7.3 is not owed"),
+        ("0F0,0SEND_F0,0RECV_B0,0W0,1U\n1RECV_F0,1F0,1L0,1B0,1SEND_B0,0U", "component 1 is not on rank 0"),
+    ],
+)
+def test_an_order_that_cannot_run_is_refused_where_it_is_read(text, message):
+    with pytest.raises(ib.ScheduleError, match=message):
+        two_ranks(RANK_0, RANK_1).with_order(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "scheme": {}}'])
@@ -142,7 +162,7 @@ def test_messages_arrive_in_the_order_in_which_they_are_sent():
 def test_gradients_accumulate_in_the_order_of_micro_batches():
     text = "0F0,0F1,1F0,1F1,1L0,1L1,1B1,1B0,1U,0W0,0W1,0U"
     with pytest.raises(ib.ScheduleError, match="1B1 accumulates before 1B0"):
-        ib.validate(schedule(ib.e2e(2), 2).with_order(text))
+        ib.validate(unchecked(schedule(ib.e2e(2), 2), text))
 
 
 def test_a_placement_holds_neighbours_together():

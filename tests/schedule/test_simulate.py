@@ -14,15 +14,14 @@ from interlocking_backprop.schedule.placement import balanced_placement
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, merged_order, simulate
 from interlocking_backprop.scheme.streams import Workload
+from tests.schedule.orders import unchecked
 from tests.schedule.test_any_problem import problems
 
 
 def rows(scheme: ib.Scheme, *orders: str, m: int = 1, placement: tuple[int, ...] | None = None) -> Schedule:
     """A valid schedule in the given orders."""
     empty = Schedule(Workload.of(scheme), m, placement or tuple(range(len(orders))), ((),) * len(orders))
-    schedule = empty.with_order("\n".join(order.replace(" ", ",") for order in orders))
-    ib.validate(schedule)
-    return schedule
+    return empty.with_order("\n".join(order.replace(" ", ",") for order in orders))
 
 
 def last_step(simulation: Simulation) -> list[str]:
@@ -219,7 +218,6 @@ def test_weight_gradients_are_gone_after_the_update():
 def test_a_component_without_passes_counts_until_its_loss(order, peak):
     frozen = Workload(ib.local(2), (True, True), (False, True))
     schedule = Schedule(frozen, 1, (0, 0), ((),)).with_order(order.replace(" ", ","))
-    ib.validate(schedule)
     assert simulate(schedule, ib.Costs.uniform(2)).peak_graphs == (peak,)
 
 
@@ -243,7 +241,7 @@ def test_neighbours_on_a_rank_send_nothing_to_one_another():
 
 def test_a_deadlock_is_an_error():
     empty = Schedule(Workload.of(ib.e2e(2)), 1, (0, 1), ((), ()))
-    stuck = empty.with_order("0RECV_B0,0F0,0SEND_F0,0W0,0U\n1RECV_F0,1F0,1L0,1B0,1SEND_B0,1U")
+    stuck = unchecked(empty, "0RECV_B0 0F0 0SEND_F0 0W0 0U", "1RECV_F0 1F0 1L0 1B0 1SEND_B0 1U")
     with pytest.raises(ib.ScheduleError, match="0RECV_B0 waits for ever for 1SEND_B0"):
         simulate(stuck, ib.Costs.uniform(2))
 

@@ -7,12 +7,13 @@ import pytest
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
+from tests.schedule.orders import unchecked
 
 
 def rows(scheme: ib.Scheme, *orders: str, m: int = 1) -> Schedule:
     """A schedule with a component per rank, in the given orders."""
     empty = Schedule(Workload.of(scheme), m, tuple(range(len(orders))), ((),) * len(orders))
-    return empty.with_order("\n".join(order.replace(" ", ",") for order in orders))
+    return unchecked(empty, *orders)
 
 
 def error_of(schedule: Schedule) -> str:

@@ -72,6 +72,9 @@ def test_equal_schemes_hash_alike_and_their_matrix_is_read_only():
         ([[1, 0], [0.5, 1]], r"entry \[1, 0\] is 0.5, below the diagonal"),
         ([[float("nan")]], r"entry \[0, 0\] is nan"),
         ([[1, float("inf")], [0, 1]], r"entry \[0, 1\] is inf"),
+        ([[1, 1e300], [0, 1]], r"entry \[0, 1\] is 1e\+300; expected a number between -1e\+38 and 1e\+38, .* float32"),
+        ([[-2e38]], r"entry \[0, 0\] is -2e\+38; expected"),
+        ([[10**400]], "numbers in rows"),
         ([], "shape"),
         (np.zeros((0, 0)), "at least one component"),
         ([["a"]], "numbers"),
@@ -80,6 +83,16 @@ def test_equal_schemes_hash_alike_and_their_matrix_is_read_only():
 def test_a_bad_matrix_is_rejected(matrix, message):
     with pytest.raises(ValueError, match=message):
         ib.Scheme(matrix)
+
+
+def test_the_largest_coefficients_can_be_worked_with():
+    """Their squares would overflow in the search for a basis."""
+    for seed in range(20):
+        signs = np.triu(np.random.default_rng(seed).integers(-1, 2, (6, 6)))
+        large, small = (ib.Workload.of(ib.Scheme(signs * size)).components for size in (1e38, 1.0))
+        for a, b in zip(large, small, strict=True):
+            assert [p.kind for p in a.passes] == [p.kind for p in b.passes]
+            assert np.array_equal(np.array(a.streams) / 1e38, b.streams)
 
 
 @pytest.mark.parametrize("call", [ib.e2e, ib.local, ib.pairwise, ib.deep_supervision])
