@@ -43,7 +43,7 @@ class Component(nn.Module):
         clip_by: "component", or "global" if the main net is clipped together with all others.
         accumulate: the number of batches whose gradients make up an update.
         grad_scaler: scales the losses where they are differentiated.
-        shared: the names, in the main net, of weights that other components hold too.
+        shared: the names, in the component, of weights that other components hold too.
 
     Attributes:
         lr_schedulers: one for each optimizer that has one.
@@ -132,13 +132,18 @@ class Component(nn.Module):
         """Whether any parameter of the main net wants a gradient."""
         return any(p.requires_grad for p in self._main_parameters)
 
+    @property
+    def is_head_trainable(self) -> bool:
+        """Whether any parameter of the head wants a gradient."""
+        return any(p.requires_grad for p in self._aux_parameters)
+
     def aux_parameters(self) -> list[Parameter]:
         """The parameters of the head that want a gradient."""
         return [p for p in self._aux_parameters if p.requires_grad]
 
     def shared_parameters(self) -> list[Parameter]:
-        """The parameters of the main net that other components hold too."""
-        return [self.main_net.get_parameter(name) for name in self._shared]
+        """The parameters of the main net, or of the head, that other components hold too."""
+        return [self.get_parameter(name) for name in self._shared]
 
     @property
     def device(self) -> torch.device | None:
@@ -215,11 +220,11 @@ class Component(nn.Module):
 
     def _clipped_apart(self) -> list[list[Parameter]]:
         """The parameters in groups, each of which is clipped by its own norm."""
+        shared = {id(p): p for p in self.shared_parameters()}
+        main, aux = ([p for p in ps if id(p) not in shared] for ps in (self._main_parameters, self._aux_parameters))
         if self.clips_globally:
-            return [self._aux_parameters]
-        shared = self.shared_parameters()
-        own = [p for p in self._main_parameters if all(p is not other for other in shared)]
-        return [own, *([p] for p in shared), self._aux_parameters]
+            return [*([p] for p in self._aux_parameters if id(p) in shared), aux]
+        return [main, *([p] for p in shared.values()), aux]
 
     def free_gradients(self) -> None:
         """Drops the gradients of all parameters."""

@@ -281,7 +281,8 @@ class Executor:
             # What the function draws, noise say, depends on neither order nor placement, and changes nothing else.
             with torch.no_grad(), preserved([self._generators[i]]):
                 seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
-                state.on_gradients(i, [p for p in self._components[i].parameters() if p.grad is not None])
+                if parameters := [p for p in self._components[i].parameters() if p.grad is not None]:
+                    state.on_gradients(i, parameters)
 
     def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
         send(state.packets.pop(above))

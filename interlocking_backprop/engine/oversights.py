@@ -62,6 +62,7 @@ class Watchful(nn.Module):
         if not self._is_looked_over:
             for i, component in enumerate(self.components):
                 _check_trained(i, component)
+                component.check_unfrozen()
             asleep = [i for i, c in enumerate(self.components) if c.is_trainable and not c.main_net.training]
             if asleep and self.training:
                 warnings.warn(

@@ -131,7 +131,8 @@ class Dependencies:
             assert s is not None
             return [self._yields_stream(i, m, s)]
         if kind is Kind.REDUCE_GRAD:
-            weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+            weight: tuple[Kind, ...] = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+            weight += (Kind.LOSS,) if any(i in tie for tie in self.workload.head_ties) else ()
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
         # An update.
         together = self.workload.updates == "together"
@@ -142,10 +143,7 @@ class Dependencies:
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""
-        if i not in self.workload.sharers(i):
-            return []
-        holders = {j for tie in self.workload.ties if i in tie for j in tie}
-        return [j for j in sorted(holders) if self.placement[j] != self.placement[i]]
+        return [j for j in self.workload.receivers(i) if self.placement[j] != self.placement[i]]
 
     def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
         return Action(i, self._stream_kinds[i][stream], m, stream)

@@ -83,6 +83,7 @@ class Schedule:
             "ties": workload.ties,
             "is_evaluation": workload.is_evaluation,
             "updates": workload.updates,
+            "head_ties": workload.head_ties,
             "n_microbatches": self.n_microbatches,
             "placement": self.placement,
             "actions": [[str(action) for action in actions] for actions in self.actions],
@@ -101,14 +102,15 @@ class Schedule:
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
-            heads, trainable, ties = (
-                tuple(fields["heads"]),
-                tuple(fields["trainable"]),
-                tuple(map(tuple, fields["ties"])),
-            )
             return cls(
                 workload=Workload(
-                    scheme, heads, trainable, ties, fields.get("is_evaluation", False), fields.get("updates", "apart")
+                    scheme,
+                    tuple(fields["heads"]),
+                    tuple(fields["trainable"]),
+                    tuple(map(tuple, fields["ties"])),
+                    fields.get("is_evaluation", False),
+                    fields.get("updates", "apart"),
+                    tuple(map(tuple, fields.get("head_ties", ()))),
                 ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
