@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 
 from interlocking_backprop.common.checks import check_whole, is_whole
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.head_copy import connect
 from interlocking_backprop.engine.learning_rates import warn_of_equal_rates
 from interlocking_backprop.engine.loss_counts import refuse_parameters
 from interlocking_backprop.engine.losses import Loss, LossFunction
@@ -51,7 +52,8 @@ def build_model(
         main_nets: the components, in the order of depth; each takes the output of the one before.
         aux_nets: K - 1 heads; head i takes the output of component i. None where neither the scheme nor you need one. A
             head that the scheme does not use is trained all the same, as a probe. The same module may be the head of
-            several components: it follows the sum of the losses of its exits (see ``tied_weights``).
+            several components: it follows the sum of the losses of its exits (see ``tied_weights``). A `HeadCopy` is a
+            copy of weights of another component, and is not trained.
         scheme: which loss trains which component.
         optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure; called for
             each component, with the parameters of its main net and its head. It may return several optimizers in a
@@ -108,6 +110,7 @@ def build_model(
             raise ValueError(f"{name} is {value!r}; expected a positive number.")
     aux_nets = without_shared_modules(aux_nets)
     ties = separate(main_nets, aux_nets)
+    copies = connect(main_nets, aux_nets)
     if tied_weights == "untie":
         ties = []
     components = [
@@ -124,6 +127,7 @@ def build_model(
             accumulate=accumulate,
             grad_scaler=grad_scaler,
             shared=[tie.name_in(i) for tie in ties if i in tie.components],
+            copied_by=[copying for copying in copies if copying.source == i],
         )
         for i, (main_net, aux_net) in enumerate(zip(main_nets, [*aux_nets, None], strict=True))
     ]

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from interlocking_backprop.engine.head_copy import Copying, trained_in
 from interlocking_backprop.engine.learning_rates import overwritten, rates_of, schedulers_with_factor, warn_of_lost_rate
 from interlocking_backprop.engine.optimizers import (
     LRSchedulerConstructor,
@@ -44,6 +45,7 @@ class Component(nn.Module):
         accumulate: the number of batches whose gradients make up an update.
         grad_scaler: scales the losses where they are differentiated.
         shared: the names, in the component, of weights that other components hold too.
+        copied_by: what heads of other components copy of this one.
 
     Attributes:
         lr_schedulers: one for each optimizer that has one.
@@ -65,6 +67,7 @@ class Component(nn.Module):
         accumulate: int = 1,
         grad_scaler: GradScaler | None = None,
         shared: Collection[str] = (),
+        copied_by: Sequence[Copying] = (),
     ) -> None:
         super().__init__()
         self.main_net = main_net
@@ -72,15 +75,15 @@ class Component(nn.Module):
         self.max_grad_norm, self.clips_globally = max_grad_norm, clip_by == "global"
         self.accumulate, self.grad_scaler = accumulate, grad_scaler
         self._index = index
-        self._shared = tuple(shared)
+        self._shared, self.copied_by = tuple(shared), list(copied_by)
         self._main_parameters = list(main_net.parameters())
-        self._aux_parameters = list(aux_net.parameters()) if aux_net is not None else []
+        aux = trained_in(aux_net)
+        self._aux_parameters = [p for _, p in aux]
 
         head_is_apart = (
             aux_optimizer_constructor is not None or aux_lr_factor != 1.0 or asks_for_role(optimizer_constructor)
         )
         main = list(main_net.named_parameters(prefix="main_net"))
-        aux = list(aux_net.named_parameters(prefix="aux_net")) if aux_net is not None else []
         together = main if head_is_apart else main + aux
         self._main_optimizers = construct_optimizers(optimizer_constructor, index, "main", together)
         self._aux_optimizers: list[Optimizer] = []
@@ -188,7 +191,7 @@ class Component(nn.Module):
         self.to("meta")
         self._main_optimizers, self._aux_optimizers, self.lr_schedulers = [], [], []
         self._main_parameters = list(self.main_net.parameters())
-        self._aux_parameters = list(self.aux_net.parameters()) if self.aux_net is not None else []
+        self._aux_parameters = [p for _, p in trained_in(self.aux_net)]
 
     def loss_factor(self, share: float | Tensor, loss: Tensor) -> float | Tensor:
         """What the loss is multiplied with where it is differentiated.

@@ -34,19 +34,22 @@ class Packet(NamedTuple):
 
 
 class Message(NamedTuple):
-    """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share.
+    """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share; or
+    weights that the head of the second copies.
 
     Attributes:
         source: the component that sends.
         target: the component that receives.
         microbatch: that it belongs to; None for gradients of shared weights, which are sums over micro-batches.
         stream: at the input of the source, for a gradient on its way down; else None.
+        is_copy: whether these are weights, for a head that copies them.
     """
 
     source: int
     target: int
     microbatch: int | None = None
     stream: int | None = None
+    is_copy: bool = False
 
 
 class Transport(Protocol):

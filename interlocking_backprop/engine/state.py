@@ -38,7 +38,8 @@ class State:
         graphs: those alive.
         at_exit: targets, and outputs in an evaluation, for losses and exits to come.
         streams: for each place those at its input, by index.
-        shared: gradients of shared weights on their way between components at hand.
+        shared: gradients of shared weights, and weights for heads that copy them, on their way between components at
+            hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
         comparisons: of the batch with its parts, for losses that nobody knows.

@@ -19,6 +19,8 @@ from functools import cached_property
 from torch import nn
 from torch.nn import Parameter
 
+from interlocking_backprop.engine.head_copy import HeadCopy
+
 
 @dataclass(frozen=True)
 class Tie:
@@ -82,7 +84,8 @@ def separate(main_nets: Sequence[nn.Module], aux_nets: Sequence[nn.Module | None
 def without_shared_modules(nets: Sequence[nn.Module | None]) -> list[nn.Module | None]:
     """Of nets that have modules in common all but the first as copies, which share the parameters but no module.
 
-    Their buffers, such as BatchNorm's running averages, are their own from here on.
+    Their buffers, such as BatchNorm's running averages, are their own from here on; and where a net is a copy of
+    another component's weights, so are its weights.
     """
     seen: set[nn.Module] = set()
     found = []
@@ -90,7 +93,11 @@ def without_shared_modules(nets: Sequence[nn.Module | None]) -> list[nn.Module |
         modules = set(net.modules()) if net is not None else set()
         if any(has_state(module) for module in modules & seen):
             assert net is not None
-            net = copy.deepcopy(net, {id(parameter): parameter for parameter in net.parameters()})
+            copies = [module for module in modules if isinstance(module, HeadCopy)]
+            not_shared = {parameter for head_copy in copies for parameter in head_copy.parameters()}
+            memo: dict[int, nn.Module | Parameter] = {id(p): p for p in net.parameters() if p not in not_shared}
+            memo |= {id(head_copy.source): head_copy.source for head_copy in copies if head_copy.source is not None}
+            net = copy.deepcopy(net, memo)
         seen |= modules
         found.append(net)
     return found

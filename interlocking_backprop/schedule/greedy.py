@@ -132,7 +132,7 @@ def _sources(action: Action, dependencies: Dependencies, costs: Costs) -> Iterat
         if needed.kind.is_communication:
             send = needed.other_end
             yield dependencies.prerequisites(send)[0], costs.occupancy(send) + costs.latency
-        elif needed.kind is Kind.REDUCE_GRAD and dependencies.placement[needed.component] != rank:
+        elif needed.kind in (Kind.REDUCE_GRAD, Kind.GIVE) and dependencies.placement[needed.component] != rank:
             yield needed, costs.occupancy(needed) + costs.latency
         else:
             yield needed, 0.0

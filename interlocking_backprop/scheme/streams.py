@@ -115,6 +115,7 @@ class Workload:
         updates: when a component is updated: "apart", as soon as its own gradients are there; "together", when those of
             all components are; or not in this step ("none"), for its gradients are kept for a later one.
         head_ties: as ``ties``, of each group whose heads share weights.
+        copies: (source, target) for each component whose head copies weights of another component in this step.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -127,6 +128,7 @@ class Workload:
     is_evaluation: bool = False
     updates: Literal["apart", "together", "none"] = "apart"
     head_ties: tuple[tuple[int, ...], ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components

@@ -206,4 +206,9 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
                 outgoing[Message(i, j)] = Road(placement[j], groups.shared)
             elif placement[j] == rank:
                 incoming[Message(i, j)] = Road(sender, groups.shared)
+        for j in dependencies.copiers(i) if kind is Kind.GIVE else ():
+            if sender == rank:
+                outgoing[Message(i, j, is_copy=True)] = Road(placement[j], groups.shared)
+            elif placement[j] == rank:
+                incoming[Message(i, j, is_copy=True)] = Road(sender, groups.shared)
     return incoming, outgoing
