@@ -196,6 +196,13 @@ class TestWhen:
         assert torch.equal(seen[2][0], seen[1][1])
         assert torch.equal(seen[3][0], seen[3][1])
 
+    def test_the_schedule_is_that_of_the_next_step(self):
+        model = model_of(when={"every": 2})
+        for step in range(4):
+            assert ("3GIVE" in str(model.schedule)) == (step % 2 == 1)
+            assert ("0COPY" in str(model.schedule)) == (step % 2 == 1)
+            model.training_step(*batch(seed=step))
+
     def test_the_weights_at_build_are_the_first_ones(self):
         main_nets, aux_nets = nets(K, "readout", every=5)
         main_nets[-1][-2].weight.data.fill_(0.25)

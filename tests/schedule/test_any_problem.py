@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import interlocking_backprop as ib
 from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.rules import RULES
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
@@ -31,7 +33,15 @@ def problems(draw):
     ]
     costs = ib.Costs(components, latency=draw(time), bandwidth=draw(st.sampled_from([1.0, float("inf")])))
     ties = draw(st.sampled_from([(), (), ((0, k - 1),)])) if k > 1 else ()
-    return Workload.of(scheme, ties=ties), draw(st.integers(1, 3)), placement, costs
+    workload = Workload.of(scheme, ties=ties)
+    if k > 2:
+        workload = replace(
+            workload,
+            heads=(True,) * k,
+            head_ties=draw(st.sampled_from([(), (), ((0, k - 2),)])),
+            copies=draw(st.sampled_from([(), (), ((k - 1, 0),), ((1, 0), (k - 1, 1))])),
+        )
+    return workload, draw(st.integers(1, 3)), placement, costs
 
 
 def owed(schedule: Schedule) -> Counter[Action]:
@@ -57,8 +67,10 @@ def owed(schedule: Schedule) -> Counter[Action]:
                 found[Action(i, Kind.SEND_B, m, s)] += down
             for s in range(len(workload.components[i + 1].streams) if up else 0):
                 found[Action(i, Kind.RECV_B, m, s)] += 1
-        shares = any(i in tie for tie in workload.ties)
-        found[Action(i, Kind.REDUCE_GRAD)] += shares and bool(workload.scheme.matrix[i].any())
+        shares = any(i in tie for tie in workload.ties) and bool(workload.scheme.matrix[i].any())
+        found[Action(i, Kind.REDUCE_GRAD)] += shares or any(i in tie for tie in workload.head_ties)
+        found[Action(i, Kind.GIVE)] += any(i == source for source, _ in workload.copies)
+        found[Action(i, Kind.COPY)] += any(i == target for _, target in workload.copies)
         found[Action(i, Kind.UPDATE)] += work.updates
     return +found
 
@@ -67,6 +79,7 @@ def owed(schedule: Schedule) -> Counter[Action]:
 @given(problems())
 def test_any_problem_gets_a_valid_order_of_exactly_what_is_owed(problem):
     workload, m, placement, costs = problem
+    ib.validate(depth_first(workload, m))
     schedule = list_schedule(workload, m, placement, costs)
     ib.validate(schedule)
     assert Counter(action for _, action in schedule) == owed(schedule)
