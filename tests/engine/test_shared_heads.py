@@ -38,19 +38,9 @@ def nets(k: int = K, sharing=((0, 1, 2),), seed: int = 0, tied: bool = False, **
     return main_nets, aux_nets
 
 
-def model_of(
-    scheme, *arguments, m: int = 1, constructor=sgd, tied_weights="keep", sharing=((0, 1, 2),), tied=False, **options
-):
-    options = {"seed": 0, **options}
-    return ib.build_model(
-        *nets(scheme.n_components, sharing, tied=tied, dropout=0.2),
-        scheme,
-        constructor,
-        F.mse_loss,
-        n_microbatches=m,
-        tied_weights=tied_weights,
-        **options,
-    )
+def model_of(scheme, m=1, constructor=sgd, sharing=((0, 1, 2),), tied=False, dropout=0.2, **options):
+    parts = nets(scheme.n_components, sharing, tied=tied, dropout=dropout)
+    return ib.build_model(*parts, scheme, constructor, F.mse_loss, n_microbatches=m, seed=0, **options)
 
 
 def trained(model, rank=0, n_steps=3) -> dict[str, torch.Tensor]:
@@ -140,11 +130,22 @@ def test_the_copies_stay_equal(options):
         assert all(torch.equal(p, q) for p, q in zip(first.parameters(), other.parameters(), strict=True))
 
 
-def test_a_part_in_common():
+def test_accumulated_batches_are_summed_once():
+    accumulating, whole = model_of(RANDOM, accumulate=2, dropout=0.0), model_of(RANDOM, dropout=0.0)
+    x, target = batch(8)
+    for part, expected in zip(x.split(4), target.split(4), strict=True):
+        accumulating.training_step(part, expected)
+    whole.training_step(x, target)
+    for p, q in zip(accumulating.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_part_in_common(clip):
     main_nets, aux_nets = mlp_components(3)
     readout = nn.Linear(5, 5).double()
     aux_nets = [nn.Sequential(head, readout) for head in aux_nets]
-    model = ib.build_model(main_nets, aux_nets, ib.local(3), sgd, F.mse_loss)
+    model = ib.build_model(main_nets, aux_nets, ib.local(3), sgd, F.mse_loss, max_grad_norm=clip)
     trained(model)
     first, second = heads_of(model)
     assert torch.equal(first[1].weight, second[1].weight)
@@ -242,6 +243,10 @@ class TestSchedules:
         early = text.replace(",0L1", "").replace(",0REDUCE_GRAD", ",0REDUCE_GRAD,0L1")
         with pytest.raises(ib.ScheduleError, match="0REDUCE_GRAD waits for ever for 0L1"):
             ib.validate(schedule.with_order(early))
+
+    def test_nothing_is_handed_on_where_nothing_is_updated(self):
+        workload = Workload(ib.local(3), (True,) * 3, (True,) * 3, head_ties=((0, 1),))
+        assert "REDUCE_GRAD" not in str(depth_first(workload.accumulating))
 
     def test_as_json(self):
         schedule = list_schedule(Workload(ib.local(3), (True,) * 3, (True,) * 3, head_ties=((0, 1),)), 1, range(3))
