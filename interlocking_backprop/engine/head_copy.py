@@ -224,7 +224,8 @@ def _place_of(
             return j, names[source]
     raise ValueError(
         f"head {i} is a copy of a module ({kind}) that is in none of the main nets and heads; expected a module of "
-        "another component as it is handed over in main_nets or aux_nets, and not a copy of that."
+        "another component as it is handed over in main_nets or aux_nets, and neither a copy of that nor a slice of a "
+        "Sequential, which is another module."
     )
 
 

@@ -390,6 +390,13 @@ class TestErrors:
         ):
             self.build(change)
 
+    def test_a_slice(self):
+        def change(main_nets, aux_nets):
+            aux_nets[0] = ib.HeadCopy(main_nets[-1][1:], every=1)
+
+        with pytest.raises(ValueError, match=r"in none of the main nets .* nor a slice of a Sequential"):
+            self.build(change)
+
     def test_in_the_component_itself(self):
         def change(main_nets, aux_nets):
             aux_nets[1] = ib.HeadCopy(main_nets[1][0], every=1)
