@@ -103,16 +103,21 @@ class Schedule:
             if fields["format"] != _FORMAT:
                 raise ValueError(f"its format is {fields['format']!r}; this version reads format {_FORMAT}.")
             scheme = Scheme(fields["scheme"]["matrix"], name=fields["scheme"]["name"])
+            heads, trainable, ties = (
+                tuple(fields["heads"]),
+                tuple(fields["trainable"]),
+                tuple(map(tuple, fields["ties"])),
+            )
             return cls(
                 workload=Workload(
                     scheme,
-                    tuple(fields["heads"]),
-                    tuple(fields["trainable"]),
-                    tuple(map(tuple, fields["ties"])),
+                    heads,
+                    trainable,
+                    ties,
                     fields.get("is_evaluation", False),
                     fields.get("updates", "apart"),
-                    tuple(map(tuple, fields.get("head_ties", ()))),
-                    tuple(map(tuple, fields.get("copies", ()))),
+                    head_ties=tuple(map(tuple, fields.get("head_ties", ()))),
+                    copies=tuple(map(tuple, fields.get("copies", ()))),
                 ),
                 n_microbatches=int(fields["n_microbatches"]),
                 placement=tuple(fields["placement"]),
