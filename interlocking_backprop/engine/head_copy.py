@@ -20,15 +20,15 @@ from interlocking_backprop.engine.tree import Tree
 
 
 class HeadCopy(nn.Module):
-    r"""A head, or a part of one, that is a copy of a module in another component, and not trained.
+    """A head, or a part of one, that is a copy of a module in another component, and not trained.
 
-    The copy is taken when the model is built. Count the updates from 1; :math:`s_t` are the weights of the source after
-    its own update t (clipped, summed over all who share them, by its optimizer), and :math:`c_t` those of the copy with
-    which update t + 1 is computed, all micro-batches and accumulated batches of it:
+    The copy is taken when the model is built. Count the updates from 1; ``s[t]`` are the weights of the source after its
+    own update t (clipped, summed over all who share them, by its optimizer), and ``c[t]`` those of the copy with which
+    update t + 1 is computed, all micro-batches and accumulated batches of it:
 
-    - with ``every=S``, :math:`c_t = s_t` if t is a multiple of S, else :math:`c_t = c_{t-1}`;
-    - with ``momentum=β``, :math:`c_t = β c_{t-1} + (1 - β) s_t`;
-    - :math:`c_0 = s_0`, the weights that the source has in `build_model`.
+    - with ``every=S``, ``c[t] = s[t]`` if t is a multiple of S, else ``c[t] = c[t-1]``;
+    - with ``momentum=β``, ``c[t] = β c[t-1] + (1 - β) s[t]``;
+    - ``c[0] = s[0]``, the weights that the source has in `build_model`.
 
     Buffers, such as BatchNorm's running averages, are taken over as they are whenever weights are, after all that the
     source's component has computed in the step. An update that a `GradScaler` skips counts as one. So the result
@@ -51,8 +51,8 @@ class HeadCopy(nn.Module):
         source_component: the component that the source is in; None before `build_model`.
 
     Raises:
-        ValueError: if the source is no module or a copy itself, or not just one of ``every`` and ``momentum`` is given,
-            in its range.
+        ValueError: if the source is no module, has no weights (yet), or is a copy itself; or if not just one of
+            ``every`` and ``momentum`` is given, in its range.
     """
 
     def __init__(self, source: nn.Module, *, every: int | None = None, momentum: float | None = None) -> None:
