@@ -22,9 +22,9 @@ from interlocking_backprop.engine.tree import Tree
 class HeadCopy(nn.Module):
     """A head, or a part of one, that is a copy of a module in another component, and not trained.
 
-    The copy is taken when the model is built. Count the updates from 1; ``s[t]`` are the weights of the source after its
-    own update t (clipped, summed over all who share them, by its optimizer), and ``c[t]`` those of the copy with which
-    update t + 1 is computed, all micro-batches and accumulated batches of it:
+    The copy is taken when the model is built. Count the updates from 1; ``s[t]`` are the weights of the source after
+    its own update t (clipped, summed over all who share them, by its optimizer), and ``c[t]`` those of the copy with
+    which update t + 1 is computed, all micro-batches and accumulated batches of it:
 
     - with ``every=S``, ``c[t] = s[t]`` if t is a multiple of S, else ``c[t] = c[t-1]``;
     - with ``momentum=β``, ``c[t] = β c[t-1] + (1 - β) s[t]``;
