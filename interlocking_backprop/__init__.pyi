@@ -6,6 +6,7 @@ from .build import build_nwise_model as build_nwise_model
 from .build import build_pairwise_model as build_pairwise_model
 from .engine.allocator import keep_freed_memory as keep_freed_memory
 from .engine.component import Component as Component
+from .engine.head_copy import HeadCopy as HeadCopy
 from .engine.inspection import Alignment as Alignment
 from .engine.inspection import ComponentGradients as ComponentGradients
 from .huggingface import from_huggingface as from_huggingface

@@ -12,13 +12,19 @@ from torch.amp import GradScaler
 
 from interlocking_backprop.common.checks import check_whole, is_whole
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.head_copy import connect
 from interlocking_backprop.engine.learning_rates import warn_of_equal_rates
 from interlocking_backprop.engine.loss_counts import refuse_parameters
 from interlocking_backprop.engine.losses import Loss, LossFunction
 from interlocking_backprop.engine.optimizers import LRSchedulerConstructor, OptimizerConstructor, same_settings
-from interlocking_backprop.engine.ties import Tie, separate
+from interlocking_backprop.engine.ties import Tie, has_state, separate, without_shared_modules
 from interlocking_backprop.model import InterlockingBackpropModel
 from interlocking_backprop.scheme.coefficients import Scheme, e2e, local, nwise, pairwise
+
+_FOR_HEADS = (
+    "For a head that starts as a copy and then follows its own loss use copy.deepcopy(); for one that follows the "
+    "weights of the main net use ib.HeadCopy(source, every=...)."
+)
 
 
 def build_model(
@@ -45,7 +51,9 @@ def build_model(
     Args:
         main_nets: the components, in the order of depth; each takes the output of the one before.
         aux_nets: K - 1 heads; head i takes the output of component i. None where neither the scheme nor you need one. A
-            head that the scheme does not use is trained all the same, as a probe.
+            head that the scheme does not use is trained all the same, as a probe. The same module may be the head of
+            several components: it follows the sum of the losses of its exits (see ``tied_weights``). A `HeadCopy` is a
+            copy of weights of another component, and is not trained.
         scheme: which loss trains which component.
         optimizer_constructor: ``params -> optimizer``, any torch optimizer that works without a closure; called for
             each component, with the parameters of its main net and its head. It may return several optimizers in a
@@ -82,10 +90,11 @@ def build_model(
         grad_scaler: multiplies the losses where they are differentiated, for float16. Gradients are divided by its
             scale before they are clipped, an overflow anywhere skips the update everywhere, and the library calls
             ``update()``. All updates wait for the last gradient then. Not on several ranks.
-        tied_weights: what becomes of a parameter that several main nets share. "keep": each gets a copy, their
-            gradients are summed before the update, and they stay equal; it is then still the network that you handed
-            over, but the components that share it wait for one another in every step (docs/models.md). "untie": each
-            gets a copy that is trained on its own.
+        tied_weights: what becomes of a parameter that several main nets share, or several heads. "keep": each gets a
+            copy, their gradients are summed before the update, and they stay equal; it is then still the network that
+            you handed over, but the components that share it wait for one another in every step (docs/models.md).
+            "untie": each gets a copy that is trained on its own. Buffers, such as BatchNorm's running averages, are
+            each component's own either way.
         seed: of the random numbers in training steps (dropout); by default torch's initial seed.
 
     Raises:
@@ -101,7 +110,11 @@ def build_model(
     for name, value in (("aux_lr_factor", aux_lr_factor), ("max_grad_norm", max_grad_norm)):
         if value is not None and not (0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number.")
-    ties = separate(main_nets) if tied_weights == "keep" else separate(main_nets)[:0]
+    aux_nets = without_shared_modules(aux_nets)
+    ties = separate(main_nets, aux_nets)
+    copies = connect(main_nets, aux_nets)
+    if tied_weights == "untie":
+        ties = []
     components = [
         Component(
             main_net,
@@ -116,6 +129,7 @@ def build_model(
             accumulate=accumulate,
             grad_scaler=grad_scaler,
             shared=[tie.name_in(i) for tie in ties if i in tie.components],
+            copied_by=[copying for copying in copies if copying.source == i],
         )
         for i, (main_net, aux_net) in enumerate(zip(main_nets, [*aux_nets, None], strict=True))
     ]
@@ -232,19 +246,21 @@ def _check_nets(main_nets: list[nn.Module], aux_nets: list[nn.Module | None]) ->
     for name, net in named:
         if not isinstance(net, nn.Module):
             raise ValueError(f"{name} is {net!r}; expected a torch.nn.Module.")
+        is_head = name.startswith("head")
         for module_name, module in net.named_modules():
-            has_state = module._parameters or module._buffers
-            if has_state and places.setdefault(module, name) != name:
+            other = places.setdefault(module, name) if has_state(module) else name
+            if other != name and other.startswith("main"):
+                remedy = _FOR_HEADS if is_head else "A copy of the module may share the parameters (tied_weights)."
                 raise ValueError(
-                    f"module {module_name or type(module).__name__!r} of {name} is in {places[module]} too; expected "
-                    "nets with modules of their own. A copy of the module may share the parameters (tied_weights)."
+                    f"module {module_name or type(module).__name__!r} of {name} is in {other} too; expected "
+                    f"nets with modules of their own. {remedy}"
                 )
         for parameter_name, parameter in net.named_parameters():
             owner = owners.setdefault(parameter, name)
-            if owner != name and not (owner.startswith("main") and name.startswith("main")):
+            if is_head and owner.startswith("main"):
                 raise ValueError(
-                    f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected heads with "
-                    "parameters of their own (copy it), for these follow their own loss alone."
+                    f"parameter {parameter_name!r} of {name} belongs to {owner} too; expected heads that share "
+                    f"parameters with other heads at most, for they follow the losses of their own exits. {_FOR_HEADS}"
                 )
 
 
@@ -263,7 +279,7 @@ def _check_ties(components: list[Component], ties: list[Tie]) -> None:
         (first, name), *others = tie.holders
         for i, other in others:
             a, b = components[first], components[i]
-            p, q = a.main_net.get_parameter(name), b.main_net.get_parameter(other)
+            p, q = a.get_parameter(name), b.get_parameter(other)
             if not same_settings(a.optimizers, p, b.optimizers, q):
                 raise ValueError(
                     f"the shared weight {tie} is updated by different optimizers or settings, so that its copies would "

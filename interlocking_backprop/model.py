@@ -23,6 +23,7 @@ from interlocking_backprop.engine.ties import Tie
 from interlocking_backprop.engine.tree import Tree
 from interlocking_backprop.planning.measured_costs import measure_costs
 from interlocking_backprop.runtime.devices import checked_devices, local_devices
+from interlocking_backprop.runtime.due_copies import DueCopies
 from interlocking_backprop.runtime.inspected import InspectedModel
 from interlocking_backprop.runtime.one_process import OneProcess
 from interlocking_backprop.runtime.partial_state import add_discarded, drop_discarded, model_facts
@@ -81,13 +82,15 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         self._accumulation = Accumulation(components[0].accumulate, components)
         self._heads = (*(component.aux_net is not None for component in components[:-1]), True)
         self._workloads = Workloads(list(components), self._heads, self.ties, losses)
+        self._copies = DueCopies(components)
         self._runtime: Runtime = OneProcess(components, losses, self.ties)
         self.set_scheme(scheme)
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule of a full batch's step."""
-        return self._runtime.schedule(self._workloads.of(self._scheme), self.n_microbatches)
+        """The schedule of a full batch's step; of the next one, where heads are copies that are refreshed in some."""
+        workload = self._copies.added(self._workloads.of(self._scheme), self._accumulation.n_updates)
+        return self._runtime.schedule(workload, self.n_microbatches)
 
     @property
     def rank(self) -> int:
@@ -182,6 +185,7 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         self.look_over()
         # Parameters may have been frozen or unfrozen since the last step.
         workload = self._accumulation.begin(self._workloads.of_step(self._scheme, self._n_steps))
+        workload = self._copies.added(workload, self._accumulation.n_updates)
         batch = self._batch(inputs, targets)
         result = self._runtime.run(workload, batch, on_gradients=self._on_gradients)
         self._accumulation.end()
@@ -264,15 +268,18 @@ class InterlockingBackpropModel(InspectedModel, Rated, Watchful):
         self._runtime.settle()
 
     def counters(self) -> dict[str, Any]:
-        """The step count and the seed, by which random numbers are keyed, and when credit under way is due."""
+        """The step count and the seed, by which random numbers are keyed, the updates, and when late credit is due."""
         self._accumulation.check_complete()
-        return {"n_steps": self._n_steps, "seed": self.seed, **self._workloads.under_way(self._n_steps)}
+        counters = {"n_steps": self._n_steps, "seed": self.seed, "n_updates": self._accumulation.n_updates}
+        return {**counters, **self._workloads.under_way(self._n_steps)}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Restores what `counters` returned."""
         self._accumulation.restart()
         self._n_steps, self.seed = counters["n_steps"], counters["seed"]
         self._workloads.due = list(counters.get("due", [-1] * len(self.components)))
+        # What was saved before updates were counted was saved where steps and updates agree.
+        self._accumulation.n_updates = counters.get("n_updates", self._n_steps // self.components[0].accumulate)
 
     def training_state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside ``state_dict()``: optimizers, LR schedulers, credit under way, counters.

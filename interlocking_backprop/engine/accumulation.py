@@ -15,10 +15,14 @@ class Accumulation:
     Args:
         n: batches to an update.
         components: of the model.
+
+    Attributes:
+        n_updates: how many updates there have been.
     """
 
     def __init__(self, n: int, components: Sequence[Component]) -> None:
         self._n, self._components = n, components
+        self.n_updates = 0
         self._n_done = 0
         self._is_open = False
         self._first: Workload | None = None
@@ -53,6 +57,7 @@ class Accumulation:
     def end(self) -> None:
         """Notes that a call has come to its end."""
         self._n_done = (self._n_done + 1) % self._n
+        self.n_updates += self._n_done == 0
         self._is_open = False
 
     def check_complete(self) -> None:

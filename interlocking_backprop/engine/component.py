@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from interlocking_backprop.engine.credit import Credit, Gradients
+from interlocking_backprop.engine.head_copy import Copying, trained_in
 from interlocking_backprop.engine.learning_rates import (
     overwritten,
     rates_of,
@@ -51,7 +52,8 @@ class Component(nn.Module):
         clip_by: "component", or "global" if the main net is clipped together with all others.
         accumulate: the number of batches whose gradients make up an update.
         grad_scaler: scales the losses where they are differentiated.
-        shared: the names, in the main net, of weights that other components hold too.
+        shared: the names, in the component, of weights that other components hold too.
+        copied_by: what heads of other components copy of this one.
 
     Attributes:
         lr_schedulers: one for each optimizer that has one.
@@ -74,6 +76,7 @@ class Component(nn.Module):
         accumulate: int = 1,
         grad_scaler: GradScaler | None = None,
         shared: Collection[str] = (),
+        copied_by: Sequence[Copying] = (),
     ) -> None:
         super().__init__()
         self.main_net = main_net
@@ -81,16 +84,16 @@ class Component(nn.Module):
         self.max_grad_norm, self.clips_globally = max_grad_norm, clip_by == "global"
         self.accumulate, self.grad_scaler = accumulate, grad_scaler
         self._index = index
-        self._shared = tuple(shared)
+        self._shared, self.copied_by = tuple(shared), list(copied_by)
         self._main_parameters = list(main_net.parameters())
-        self._aux_parameters = list(aux_net.parameters()) if aux_net is not None else []
         self.credit = Credit(self._main_parameters)
+        aux = trained_in(aux_net)
+        self._aux_parameters = [p for _, p in aux]
 
         head_is_apart = (
             aux_optimizer_constructor is not None or aux_lr_factor != 1.0 or asks_for_role(optimizer_constructor)
         )
         main = list(main_net.named_parameters(prefix="main_net"))
-        aux = list(aux_net.named_parameters(prefix="aux_net")) if aux_net is not None else []
         together = main if head_is_apart else main + aux
         self._main_optimizers = construct_optimizers(optimizer_constructor, index, "main", together)
         self._aux_optimizers: list[Optimizer] = []
@@ -146,13 +149,18 @@ class Component(nn.Module):
         """Whether any parameter of the main net wants a gradient."""
         return any(p.requires_grad for p in self._main_parameters)
 
+    @property
+    def is_head_trainable(self) -> bool:
+        """Whether any parameter of the head wants a gradient."""
+        return any(p.requires_grad for p in self._aux_parameters)
+
     def aux_parameters(self) -> list[Parameter]:
         """The parameters of the head that want a gradient."""
         return [p for p in self._aux_parameters if p.requires_grad]
 
     def shared_parameters(self) -> list[Parameter]:
-        """The parameters of the main net that other components hold too."""
-        return [self.main_net.get_parameter(name) for name in self._shared]
+        """The parameters of the main net, or of the head, that other components hold too."""
+        return [self.get_parameter(name) for name in self._shared]
 
     @property
     def device(self) -> torch.device | None:
@@ -197,7 +205,7 @@ class Component(nn.Module):
         self.to("meta")
         self._main_optimizers, self._aux_optimizers, self.lr_schedulers = [], [], []
         self._main_parameters = list(self.main_net.parameters())
-        self._aux_parameters = list(self.aux_net.parameters()) if self.aux_net is not None else []
+        self._aux_parameters = [p for _, p in trained_in(self.aux_net)]
         self.credit = Credit(self._main_parameters)
 
     def loss_factor(self, share: float | Tensor, loss: Tensor) -> float | Tensor:
@@ -230,11 +238,11 @@ class Component(nn.Module):
 
     def _clipped_apart(self) -> list[list[Parameter]]:
         """The parameters in groups, each of which is clipped by its own norm."""
+        shared = {id(p): p for p in self.shared_parameters()}
+        main, aux = ([p for p in ps if id(p) not in shared] for ps in (self._main_parameters, self._aux_parameters))
         if self.clips_globally:
-            return [self._aux_parameters]
-        shared = self.shared_parameters()
-        own = [p for p in self._main_parameters if all(p is not other for other in shared)]
-        return [own, *([p] for p in shared), self._aux_parameters]
+            return [*([p] for p in self._aux_parameters if id(p) in shared), aux]
+        return [main, *([p] for p in shared.values()), aux]
 
     def exchange_gradients(self, gradients: Gradients | None) -> Gradients:
         """Takes the gradients of the main net out of ``.grad``, and puts others there.

@@ -17,6 +17,7 @@ from torch.profiler import record_function
 
 from interlocking_backprop.engine.batch import Batch, Result
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.copied_heads import CopiedHeads
 from interlocking_backprop.engine.failures import add_place, add_shapes, changed_in_place, changes_in_place
 from interlocking_backprop.engine.graph import Graph, loss_backward
 from interlocking_backprop.engine.joint_updates import JointUpdates
@@ -71,6 +72,7 @@ class Executor:
         self._generators = {i: generator_of(device) for i, device in devices.items()}
         self._drawn_from = set(self._generators.values()) if self._trains else set()
         self._shared = SharedGradients(workload, ties, components, transport)
+        self._copies = CopiedHeads(workload, components, transport)
         # A graph is freed by the last of its backward passes; a joint pass may be one action or two.
         self._n_passes = Counter(a.component for a in actions if a.kind in PASSES and a.microbatch == 0)
         self._joint = JointUpdates(components, ties)
@@ -151,6 +153,8 @@ class Executor:
         i, kind, m, stream, _ = action
         if kind is Kind.REDUCE_GRAD:
             return partial(self._reduce, i)
+        if kind in (Kind.GIVE, Kind.COPY):
+            return partial(self._copy, i, kind)
         if m is None:
             return partial(self._update_with_others if self._updates_together else self._update, i)
         place = (i, m)
@@ -291,6 +295,9 @@ class Executor:
     def _reduce(self, i: int, state: State) -> None:
         self._shared.give(i, state.shared)
 
+    def _copy(self, i: int, kind: Kind, state: State) -> None:
+        (self._copies.give if kind is Kind.GIVE else self._copies.take)(i, state.shared)
+
     def _update(self, i: int, state: State) -> None:
         self._shared.take(i, state.shared)
         self._show_gradients(i, state)
@@ -319,7 +326,8 @@ class Executor:
             # What the function draws, noise say, depends on neither order nor placement, and changes nothing else.
             with torch.no_grad(), preserved([self._generators[i]]):
                 seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
-                state.on_gradients(i, [p for p in self._components[i].parameters() if p.grad is not None])
+                if parameters := [p for p in self._components[i].parameters() if p.grad is not None]:
+                    state.on_gradients(i, parameters)
 
     def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
         send(state.packets.pop(above))

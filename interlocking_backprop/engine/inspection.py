@@ -25,7 +25,8 @@ class ComponentGradients(NamedTuple):
 
     Attributes:
         main: of the main net's parameters, by their names in it; shaped like the parameters, as all that follow.
-        head: of the head's parameters, by their names in it, which follow the head's own loss; empty without a head.
+        head: of the head's parameters, by their names in it, which follow the head's own loss (those that heads share
+            the sum of the losses of their exits); empty without a head, and for one that is a copy.
         by_loss: on request, for each loss that contributes to ``main``, by its index, its contribution: the gradient of
             ``scheme.matrix[i, j] * loss_j`` for component i and loss j (for shared weights the sum of these over all
             components that share them). The contributions sum to ``main``, up to rounding.

@@ -71,9 +71,7 @@ class JointUpdates:
 
     def _copies(self) -> list[Parameter]:
         """The shared weights, but for the first component that holds each."""
-        return [
-            self._components[i].main_net.get_parameter(tie.name_in(i)) for tie in self._ties for i in tie.components[1:]
-        ]
+        return [self._components[i].get_parameter(tie.name_in(i)) for tie in self._ties for i in tie.components[1:]]
 
 
 def refuse_on_ranks(components: Sequence[Component]) -> None:

@@ -34,7 +34,8 @@ class Packet(NamedTuple):
 
 
 class Message(NamedTuple):
-    """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share.
+    """From one component to another: a packet, a stream's gradient, or gradients of the weights that the two share; or
+    weights that the head of the second copies.
 
     A packet goes up to the next component; or from the last one down, with the network's output alone.
 
@@ -43,12 +44,14 @@ class Message(NamedTuple):
         target: the component that receives.
         microbatch: that it belongs to; None for gradients of shared weights, which are sums over micro-batches.
         stream: at the input of the source, for a gradient on its way down; else None.
+        is_copy: whether these are weights, for a head that copies them.
     """
 
     source: int
     target: int
     microbatch: int | None = None
     stream: int | None = None
+    is_copy: bool = False
 
 
 class Transport(Protocol):

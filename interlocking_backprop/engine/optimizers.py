@@ -46,7 +46,12 @@ def construct_optimizers(constructor: OptimizerConstructor, index: int, role: Ro
             f"for behind them: (params, {first}), or (named_parameters, {first})."
         )
     parameters = [] if first in extras else [[p for _, p in named]]
-    made = constructor(*parameters, **extras)
+    try:
+        made = constructor(*parameters, **extras)
+    except ValueError:
+        if any(p.requires_grad for _, p in named):
+            raise
+        made = []  # everything is frozen, and a constructor that leaves out what is frozen has nothing left
     optimizers = [_checked(optimizer) for optimizer in (made if isinstance(made, (list, tuple)) else [made])]
     _check_held(optimizers, f"{'head' if role == 'head' else 'component'} {index}", named)
     return optimizers

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.head_copy import copy_in
 
 _Self = TypeVar("_Self", bound="Watchful")
 
@@ -111,6 +112,13 @@ def _check_trained(i: int, component: Component) -> None:
                 "pass is taken on the component's own weights. Hand over nets that are not wrapped in fully_shard, and "
                 "use more components or ranks to save memory."
             )
+    head_copy = copy_in(component.aux_net)
+    if head_copy is not None and any(p.requires_grad for p in head_copy.parameters()):
+        raise ValueError(
+            f"head {i} is a copy of {head_copy.source_name} of component {head_copy.source_component} and follows no "
+            "loss, but its parameters want a gradient; freeze it (requires_grad_(False)), or build the model with "
+            "another head."
+        )
     known = {*component.main_parameters(), *component.aux_parameters()}
     names = [name for name, p in component.named_parameters() if p.requires_grad and p not in known]
     if names:

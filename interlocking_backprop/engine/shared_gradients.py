@@ -32,13 +32,19 @@ class SharedGradients:
         transport: Transport | None,
     ) -> None:
         self._components, self._transport = components, transport
-        self._ties = [tie for tie in ties if tie.components in workload.ties]
         self._sharers = {i: workload.sharers(i) for i in components}
+        # Each weight that is trained, with the components that have a gradient for it.
+        self._ties = [
+            (tie, [i for i in tie.components if workload.gives(i, of_heads=tie.is_of_heads)])
+            for tie in ties
+            if tie.components in (workload.head_ties if tie.is_of_heads else workload.ties)
+        ]
 
     def give(self, i: int, given: dict[Message, Gradient]) -> None:
         """Hands the gradients that component i has to all that share weights with it."""
-        for j in sorted({j for tie in self._of(i) for j in tie.components} - {i}):
-            gradients = [_gradient(self._weight(i, tie)) for tie in between(self._ties, i, j)]
+        for j in sorted({j for tie, givers in self._ties if i in givers for j in tie.components} - {i}):
+            shared = [tie for tie, givers in self._ties if i in givers and j in tie.components]
+            gradients = [_gradient(self._weight(i, tie)) for tie in shared]
             if j in self._components:
                 given[Message(i, j)] = gradients
             else:
@@ -50,13 +56,11 @@ class SharedGradients:
         if not self._sharers[i]:
             return
         received = {j: iter(self._received(j, i, given)) for j in self._sharers[i] if j != i}
-        for tie in self._of(i):
+        for tie, givers in self._ties:
+            if i not in tie.components:
+                continue
             weight = self._weight(i, tie)
-            terms = [
-                _gradient(weight) if j == i else next(received[j]).to(weight.device)
-                for j in self._sharers[i]
-                if j in tie.components
-            ]
+            terms = [_gradient(weight) if j == i else next(received[j]).to(weight.device) for j in givers]
             if terms:
                 weight.grad = sum(terms[1:], start=terms[0].clone())
 
@@ -67,16 +71,8 @@ class SharedGradients:
         gradients: Gradient = self._transport.receiver(Message(j, i))()
         return gradients
 
-    def _of(self, i: int) -> list[Tie]:
-        return [tie for tie in self._ties if i in tie.components]
-
     def _weight(self, i: int, tie: Tie) -> Parameter:
-        return self._components[i].main_net.get_parameter(tie.name_in(i))
-
-
-def between(ties: Sequence[Tie], i: int, j: int) -> list[Tie]:
-    """The weights that two components share."""
-    return [tie for tie in ties if i in tie.components and j in tie.components]
+        return self._components[i].get_parameter(tie.name_in(i))
 
 
 def _gradient(weight: Parameter) -> Tensor:

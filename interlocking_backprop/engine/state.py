@@ -44,7 +44,8 @@ class State:
         weight_gradients: of main nets, by component and index, where they are not complete yet and credit is delayed.
         past_weights: by component those that its graphs were made with, where these outlive an update.
         outputs: the network's, for losses to come that ask for it, by the component that holds it for them.
-        shared: gradients of shared weights on their way between components at hand.
+        shared: gradients of shared weights, and weights for heads that copy them, on their way between components at
+            hand.
         losses: by component, summed up so far.
         exits: by component, what was made of the output at its exit.
         comparisons: of the batch with its parts, for losses that nobody knows.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.head_copy import tensors_of
 from interlocking_backprop.engine.losses import Loss
 from interlocking_backprop.engine.randomness import generator_of, preserved
 from interlocking_backprop.engine.split_backward import SplitBackward
@@ -68,10 +69,15 @@ def measure_costs(
                 saved_bytes=saved_bytes,
                 gradient_bytes=sum(p.nbytes for p in component.main_parameters()),
                 shared_bytes=sum(p.nbytes for p in component.shared_parameters() if p.requires_grad),
+                copied_bytes=max((_bytes_of(component, c.name) for c in component.copied_by), default=0),
             )
         )
         inputs = outputs
     return Costs(costs)
+
+
+def _bytes_of(component: Component, name: str) -> int:
+    return sum(t.nbytes for t in tensors_of(component.get_submodule(name)))
 
 
 def _round(

@@ -8,9 +8,10 @@ from html import escape
 from typing import Protocol
 
 import numpy as np
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from interlocking_backprop.engine.component import Component
+from interlocking_backprop.engine.head_copy import copy_in
 from interlocking_backprop.runtime.runtime import Runtime
 from interlocking_backprop.scheme.coefficients import Scheme
 
@@ -94,7 +95,7 @@ def _row(i: int, component: Component, scheme: Scheme, device: str) -> tuple[str
         str(i),
         type(component.main_net).__name__,
         f"{_count(component.main_net.parameters()):,}",
-        "" if head is None else type(head).__name__,
+        _head(head),
         "" if head is None else f"{_count(head.parameters()):,}",
         ", ".join(_losses(scheme, i)) or "none",
         ", ".join(optimizers),
@@ -111,6 +112,14 @@ def _losses(scheme: Scheme, i: int) -> Iterator[str]:
         shown = f"{losses[0]} to {losses[-1]}" if is_window else ", ".join(map(str, losses))
         if shown:
             yield f"{shown} (age {age})" if age else shown
+
+
+def _head(head: Module | None) -> str:
+    head_copy = copy_in(head)
+    if head_copy is not None:
+        kind = type(head_copy.module if head is head_copy else head).__name__
+        return f"copy of {head_copy.source_component}, {kind}"
+    return "" if head is None else type(head).__name__
 
 
 def _count(parameters: Iterable[Parameter]) -> int:

@@ -40,6 +40,7 @@ def model_facts(
         "n_microbatches": n_microbatches,
         "accumulate": components[0].accumulate,
         "shared weights": [tie.holders for tie in ties],
+        "copied heads": [copying for component in components for copying in component.copied_by],
         "losses' wishes": [
             (
                 loss.wants_component,

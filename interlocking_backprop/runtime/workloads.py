@@ -35,6 +35,7 @@ class Workloads:
         together = any(component.updates_together for component in components)
         self._updates: Literal["apart", "together"] = "together" if together else "apart"
         self._known: Workload | None = None
+        self._trained_heads: list[bool] = []
         self.due = [-1] * len(components)
 
     def of_step(self, scheme: Scheme, step: int) -> Workload:
@@ -72,15 +73,28 @@ class Workloads:
                 a weight disagree on being frozen.
         """
         trainable = tuple(component.is_trainable for component in self._components)
-        nets = [component.main_net for component in self._components]
-        ties = tuple(dict.fromkeys(tie.components for tie in self._ties if tie.wants_gradient(nets)))
+        trained = [tie for tie in self._ties if tie.wants_gradient(self._components)]
+        ties = tuple(dict.fromkeys(tie.components for tie in trained if not tie.is_of_heads))
+        head_ties = tuple(dict.fromkeys(tie.components for tie in trained if tie.is_of_heads))
+        heads = [component.is_head_trainable for component in self._components]
         known = self._known
-        if known is None or known.scheme is not scheme or (known.trainable, known.ties) != (trainable, ties):
+        if known is not None and (known.trainable, self._trained_heads) != (trainable, heads):
+            for component in self._components:
+                component.check_unfrozen()
+        self._trained_heads = heads
+        state = (trainable, ties, head_ties)
+        if known is None or known.scheme is not scheme or (known.trainable, known.ties, known.head_ties) != state:
             check_scheme(scheme, len(self._components))
             if scheme.max_delay:
                 _check_can_be_late(scheme, self._components)
             known = self._known = Workload(
-                scheme, self._heads, trainable, ties, updates=self._updates, asking=self._asking
+                scheme,
+                self._heads,
+                trainable,
+                ties,
+                updates=self._updates,
+                asking=self._asking,
+                head_ties=head_ties,
             )
         return known
 

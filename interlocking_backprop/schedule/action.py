@@ -1,7 +1,8 @@
 """One action of a schedule, in the words and strings of ``torch.distributed.pipelining``.
 
 ``2F0`` is the forward pass of component 2 for micro-batch 0. Interlocking adds to PyTorch's kinds the loss with its
-gradients (``2L0``), the optimizer update (``2U``) and the evaluation of what comes out at an exit (``2E0``). Several
+gradients (``2L0``), the optimizer update (``2U``), the evaluation of what comes out at an exit (``2E0``), and that
+weights are given (``2GIVE``) to a head that is a copy of them and takes them over (``0COPY``). Several
 gradients can cross a boundary, so the index of the stream stands behind a dot where it is not 0 (``2I0.1``,
 ``2SEND_B0.1``; ``2I0`` is stream 0). Losses that ask for the network's output get it from the last component by
 ``SEND_Y`` and ``RECV_Y``, with the component at the other end behind the dot: ``3SEND_Y0.1`` meets ``1RECV_Y0.3``.
@@ -32,6 +33,8 @@ class Kind(str, Enum):
     SEND_Y = "SEND_Y"
     RECV_Y = "RECV_Y"
     REDUCE_GRAD = "REDUCE_GRAD"
+    GIVE = "GIVE"
+    COPY = "COPY"
 
     def __str__(self) -> str:
         return self.value
@@ -51,7 +54,7 @@ class Kind(str, Enum):
     @property
     def has_microbatch(self) -> bool:
         """Whether the action is about one micro-batch."""
-        return self not in (Kind.UPDATE, Kind.REDUCE_GRAD)
+        return self not in (Kind.UPDATE, Kind.REDUCE_GRAD, Kind.GIVE, Kind.COPY)
 
 
 PASSES = (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
@@ -82,7 +85,7 @@ class Action(NamedTuple):
     Attributes:
         component: index of the component that acts (or for which its rank sends or receives).
         kind: what it does.
-        microbatch: index of the micro-batch; None for ``U`` and ``REDUCE_GRAD``.
+        microbatch: index of the micro-batch; None for ``U``, ``REDUCE_GRAD``, ``GIVE`` and ``COPY``.
         stream: for ``I`` and ``B`` the stream, at the input of the component, that is computed; for ``SEND_B`` the
             one that is sent; for ``RECV_B`` the one, at the input of the next component, that arrives; for ``SEND_Y``
             and ``RECV_Y`` the component at the other end. Else None.

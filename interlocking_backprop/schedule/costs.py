@@ -25,6 +25,7 @@ class ComponentCosts:
         saved_bytes: what the graph keeps alive from the forward pass to the last backward pass.
         gradient_bytes: of the weight gradients.
         shared_bytes: of those among them that are for weights shared with another component.
+        copied_bytes: of the weights that the head of another component copies.
     """
 
     forward: float = 1.0
@@ -38,6 +39,7 @@ class ComponentCosts:
     saved_bytes: float = 0.0
     gradient_bytes: float = 0.0
     shared_bytes: float = 0.0
+    copied_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Costs:
         return float(getattr(component, action.kind.name.lower(), 0.0))  # the fields bear the names of the kinds
 
     def message_bytes(self, action: Action) -> float:
-        """The bytes of a message: an activation, a stream (as large as its activation) or gradients of shared weights.
+        """The bytes of a message: an activation, a stream (as large as its activation), gradients of shared weights, or
+        weights that a head copies.
 
         The network's output is an activation too, that of the last component.
 
@@ -82,6 +85,8 @@ class Costs:
         i = action.component
         if action.kind is Kind.REDUCE_GRAD:
             return self.components[i].shared_bytes
+        if action.kind is Kind.GIVE:
+            return self.components[i].copied_bytes
         return self.components[i - 1 if action.kind is Kind.SEND_B else i].output_bytes
 
     def occupancy(self, action: Action) -> float:

@@ -75,6 +75,8 @@ class Dependencies:
         """How many messages an action sends to other ranks."""
         if action.kind is Kind.REDUCE_GRAD:
             return len(self.receivers(action.component))
+        if action.kind is Kind.GIVE:
+            return len(self.copiers(action.component))
         return int(action.kind in SENDS)
 
     def backward_pass(self, action: Action) -> Pass:
@@ -95,6 +97,10 @@ class Dependencies:
                 yield Action(i, Kind.REDUCE_GRAD)
             if work.updates:
                 yield Action(i, Kind.UPDATE)
+        for i in dict.fromkeys(source for source, _ in self.workload.copies):
+            yield Action(i, Kind.GIVE)
+        for _, i in self.workload.copies:
+            yield Action(i, Kind.COPY)
 
     def compute(self, i: int, m: int) -> list[Action]:
         """What component i computes for micro-batch m."""
@@ -199,8 +205,11 @@ class Dependencies:
             assert s is not None
             return [self._yields_stream(i, m, s)]
         if kind is Kind.REDUCE_GRAD:
-            weight = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+            weight: tuple[Kind, ...] = (Kind.BACKWARD_WEIGHT, Kind.FULL_BACKWARD)
+            weight += (Kind.LOSS,) if any(i in tie for tie in self.workload.head_ties) else ()
             return [a for m in range(self.n_microbatches) for a in self.compute(i, m) if a.kind in weight]
+        if kind in (Kind.GIVE, Kind.COPY):
+            return self._before_copies(i, kind)
         # An update.
         computed = (a for j in self.awaited(i) for m in range(self.n_microbatches) for a in self.compute(j, m))
         return [*computed, *self.reductions(i)]
@@ -216,10 +225,19 @@ class Dependencies:
 
     def receivers(self, i: int) -> list[int]:
         """The components on other ranks to which component i sends its gradients of the weights that they share."""
-        if i not in self.workload.sharers(i):
-            return []
-        holders = {j for tie in self.workload.ties if i in tie for j in tie}
-        return [j for j in sorted(holders) if self.placement[j] != self.placement[i]]
+        return [j for j in self.workload.receivers(i) if self.placement[j] != self.placement[i]]
+
+    def copiers(self, i: int) -> list[int]:
+        """The components on other ranks whose heads copy weights of component i."""
+        return [j for source, j in self.workload.copies if source == i and self.placement[j] != self.placement[i]]
+
+    def _before_copies(self, i: int, kind: Kind) -> list[Action]:
+        """Weights are given when their component has done with them; a copy is refreshed when its losses are there."""
+        all_of_step = [a for m in range(self.n_microbatches) for a in self.compute(i, m)]
+        if kind is Kind.GIVE:
+            return [Action(i, Kind.UPDATE)] if self.workload.components[i].updates else all_of_step
+        given = [Action(source, Kind.GIVE) for source, target in self.workload.copies if target == i]
+        return given + [a for a in all_of_step if a.kind is Kind.LOSS]
 
     def _yields_stream(self, i: int, m: int | None, stream: int) -> Action:
         return Action(i, self._stream_kinds[i][stream], m, stream, self._input_age(i, stream))

@@ -85,3 +85,6 @@ def _microbatch(workload: Workload, m: int, *, is_last: bool) -> Iterator[Action
                 yield Action(j, Kind.UPDATE)
     for j in waiting:
         yield Action(j, Kind.UPDATE)
+    if is_last:
+        yield from (Action(j, Kind.GIVE) for j in dict.fromkeys(source for source, _ in workload.copies))
+        yield from (Action(j, Kind.COPY) for _, j in workload.copies)

@@ -51,7 +51,7 @@ class Rule:
 
     def priority(self, action: Action, dependencies: Dependencies) -> tuple[int, ...]:
         """A key to compare actions by: the one with the least key is carried out first."""
-        if action.kind is Kind.REDUCE_GRAD:
+        if action.kind in (Kind.REDUCE_GRAD, Kind.GIVE, Kind.COPY):
             return (-1, action.component)  # takes no time, and others wait for it
         kind = action.kind.value
         if kind == "B":

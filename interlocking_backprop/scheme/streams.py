@@ -118,7 +118,7 @@ class Workload:
         heads: for each component, whether its loss can be computed: a head for all but the last. A head
             that the scheme does not use is trained all the same, on its own loss.
         trainable: for each component, whether its main net has weights that want a gradient.
-        ties: the components, in ascending order, of each group that shares weights which want a gradient.
+        ties: the components, in ascending order, of each group whose main nets share weights which want a gradient.
         is_evaluation: whether these are forward passes alone, and what comes out at the exits of the ``heads`` is
             evaluated; see `evaluation`.
         updates: when a component is updated: "apart", as soon as its own gradients are there; "together", when those of
@@ -126,6 +126,8 @@ class Workload:
         carried: the components, in ascending order, at which credit of an earlier scheme arrives in this step.
         asking: the losses, in ascending order and but for the network's own, that ask for the network's output, and so
             wait for the last forward pass.
+        head_ties: as ``ties``, of each group whose heads share weights.
+        copies: (source, target) for each component whose head copies weights of another component in this step.
 
     Raises:
         ValueError: if the lengths differ, or the scheme uses a loss whose head is missing.
@@ -139,6 +141,8 @@ class Workload:
     updates: Literal["apart", "together", "none"] = "apart"
     carried: tuple[int, ...] = ()
     asking: tuple[int, ...] = ()
+    head_ties: tuple[tuple[int, ...], ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         k = self.scheme.n_components
@@ -207,10 +211,22 @@ class Workload:
 
         The list is empty if it shares no weights, or none are updated.
         """
-        if self.updates == "none":
+        if not (self.ties or self.head_ties):
             return []
-        tied = {j for tie in self.ties if i in tie for j in tie}
-        return [j for j in sorted(tied) if self._rows[j] or j in self.carried]
+        return [j for j in range(self.n_components) if i in self._held_by_receivers(j)]
+
+    def receivers(self, i: int) -> list[int]:
+        """The other components, in ascending order, that get gradients from component i for weights that they share."""
+        return sorted(self._held_by_receivers(i) - {i})
+
+    def gives(self, i: int, *, of_heads: bool) -> bool:
+        """Whether component i has a gradient for weights that its main net, or its head, shares with others."""
+        return self.updates != "none" and (of_heads or bool(self._rows[i]) or i in self.carried)
+
+    def _held_by_receivers(self, i: int) -> set[int]:
+        main = self.ties if self.gives(i, of_heads=False) else ()
+        heads = self.head_ties if self.gives(i, of_heads=True) else ()
+        return {j for tie in (*main, *heads) if i in tie for j in tie}
 
     @cached_property
     def _rows(self) -> list[list[tuple[int, Vector]]]:

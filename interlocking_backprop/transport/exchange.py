@@ -258,6 +258,8 @@ def _roads(schedule: Schedule, rank: int, groups: Groups) -> tuple[dict[Message,
             sent = [(Message(i, stream, m), groups.down)]
         elif action.kind is Kind.REDUCE_GRAD:
             sent = [(Message(i, j), groups.shared) for j in schedule.dependencies.receivers(i)]
+        elif action.kind is Kind.GIVE:
+            sent = [(Message(i, j, is_copy=True), groups.shared) for j in schedule.dependencies.copiers(i)]
         for message, group in sent:
             if sender == rank:
                 outgoing[message] = Road(placement[message.target], group)

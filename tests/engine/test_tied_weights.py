@@ -116,7 +116,9 @@ def test_bad_arguments():
         ib.build_model(*tied_nets(2), ib.local(2), sgd, F.mse_loss, tied_weights="cut")
     main_nets, aux_nets = mlp_components(2)
     aux_nets[0][0].weight = main_nets[1][0].weight
-    with pytest.raises(ValueError, match="belongs to main net 1 too; expected heads with parameters of their"):
+    with pytest.raises(
+        ValueError, match="belongs to main net 1 too; expected heads that share parameters with other heads at most"
+    ):
         ib.build_model(main_nets, aux_nets, ib.local(2), sgd, F.mse_loss)
     model = ib.build_model(*tied_nets(2), ib.local(2), sgd, F.mse_loss)
     model.components[1].main_net[0].weight.requires_grad_(False)

@@ -13,6 +13,7 @@ from interlocking_backprop.schedule.action import Action, Kind
 from interlocking_backprop.schedule.bounds import least_step_time
 from interlocking_backprop.schedule.dependencies import Dependencies
 from interlocking_backprop.schedule.list_scheduling import list_schedule
+from interlocking_backprop.schedule.order import depth_first
 from interlocking_backprop.schedule.rules import RULES
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import simulate
@@ -35,6 +36,13 @@ def problems(draw):
     costs = ib.Costs(components, latency=draw(time), bandwidth=draw(st.sampled_from([1.0, float("inf")])))
     ties = draw(st.sampled_from([(), (), ((0, k - 1),)])) if k > 1 else ()
     workload = Workload.of(scheme, ties=ties)
+    if k > 2:
+        workload = replace(
+            workload,
+            heads=(True,) * k,
+            head_ties=draw(st.sampled_from([(), (), ((0, k - 2),)])),
+            copies=draw(st.sampled_from([(), (), ((k - 1, 0),), ((1, 0), (k - 1, 1))])),
+        )
     asking = tuple(i for i, has_head in enumerate(workload.heads[:-1]) if has_head and draw(st.booleans()))
     return replace(workload, asking=asking), draw(st.integers(1, 3)), placement, costs
 
@@ -66,8 +74,10 @@ def owed(schedule: Schedule) -> Counter[Action]:
             for m in range(schedule.n_microbatches):
                 found[Action(i, Kind.SEND_Y, m, first)] += i == workload.n_components - 1
                 found[Action(i, Kind.RECV_Y, m, workload.n_components - 1)] += i == first
-        shares = any(i in tie for tie in workload.ties)
-        found[Action(i, Kind.REDUCE_GRAD)] += shares and bool(workload.scheme.matrix[i].any())
+        shares = any(i in tie for tie in workload.ties) and bool(workload.scheme.matrix[i].any())
+        found[Action(i, Kind.REDUCE_GRAD)] += shares or any(i in tie for tie in workload.head_ties)
+        found[Action(i, Kind.GIVE)] += any(i == source for source, _ in workload.copies)
+        found[Action(i, Kind.COPY)] += any(i == target for _, target in workload.copies)
         found[Action(i, Kind.UPDATE)] += work.updates
     return +found
 
@@ -76,6 +86,7 @@ def owed(schedule: Schedule) -> Counter[Action]:
 @given(problems())
 def test_any_problem_gets_a_valid_order_of_exactly_what_is_owed(problem):
     workload, m, placement, costs = problem
+    ib.validate(depth_first(workload, m))
     schedule = list_schedule(workload, m, placement, costs)
     ib.validate(schedule)
     assert Counter(action for _, action in schedule) == owed(schedule)

@@ -28,6 +28,8 @@ from tests.schedule.orders import unchecked
         ("1RECV_B0.1", Action(1, Kind.RECV_B, 0, 1)),
         ("2U", Action(2, Kind.UPDATE)),
         ("2REDUCE_GRAD", Action(2, Kind.REDUCE_GRAD)),
+        ("3GIVE", Action(3, Kind.GIVE)),
+        ("0COPY", Action(0, Kind.COPY)),
     ],
 )
 def test_action_strings(text, action):
@@ -35,7 +37,7 @@ def test_action_strings(text, action):
     assert str(action) == text
 
 
-@pytest.mark.parametrize("text", ["", "F0", "2F", "2X0", "2U0", "2F0.1", "2W0.0", "2F0 3", "-1F0"])
+@pytest.mark.parametrize("text", ["", "F0", "2F", "2X0", "2U0", "2F0.1", "2W0.0", "2F0 3", "-1F0", "2GIVE0", "2COPY.1"])
 def test_what_is_no_action_is_rejected(text):
     with pytest.raises(ValueError, match="is not an action; expected"):
         Action.from_str(text)
