@@ -10,9 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from torch.profiler import record_function
-
 from interlocking_backprop.engine.executor import Executor
 from interlocking_backprop.engine.graph import Graph
 from interlocking_backprop.engine.last_uses import pass_of
@@ -50,29 +47,17 @@ class DelayedExecutor(Executor):
     def settle_step(self) -> None:
         """Carries out what the next step would do for batches of the past, and no more: nothing is updated."""
         with self._attended(max(state.batch.n_microbatches for state in self._under_way.values())):
-            self._carry_out_step()
+            self._carry_out({})
 
     def _abandon(self) -> None:
         super()._abandon()
         self._under_way.clear()
 
-    def _carry_out(self, state: State) -> None:
-        self._step = state.batch.step
-        self._under_way[self._step] = state
-        self._carry_out_step()
-
-    def _carry_out_step(self) -> None:
-        is_profiled = torch._C._autograd._profiler_enabled()
-        for action, carry_out in self._program:
-            state = self._under_way.get(self._step - action.age)
-            if state is None:
-                continue
-            self.current = action
-            if is_profiled:
-                with record_function(str(action)):
-                    carry_out(state)
-            else:
-                carry_out(state)
+    def _carry_out(self, states: Mapping[int, State]) -> None:
+        if states:
+            self._step = states[0].batch.step
+            self._under_way[self._step] = states[0]
+        super()._carry_out({self._step - step: state for step, state in self._under_way.items()})
         self._under_way.pop(self._step - self._reach, None)
         self._step += 1
 

@@ -24,7 +24,8 @@ from interlocking_backprop.engine.joint_updates import JointUpdates
 from interlocking_backprop.engine.last_uses import OWN_LOSS, last_uses_of, pass_of
 from interlocking_backprop.engine.loss_comparison import Comparison, Part
 from interlocking_backprop.engine.losses import Loss, part_of_mean
-from interlocking_backprop.engine.message import Gradient, Message, Packet, Transport
+from interlocking_backprop.engine.message import Packet, Transport
+from interlocking_backprop.engine.message_actions import message_action
 from interlocking_backprop.engine.randomness import generator_of, preserved, seed
 from interlocking_backprop.engine.shared_gradients import SharedGradients
 from interlocking_backprop.engine.state import OnGradients, Place, State, Visit
@@ -114,7 +115,7 @@ class Executor:
         """
         state = State(batch, visit, on_gradients, updates)
         with self._attended(batch.n_microbatches):
-            self._carry_out(state)
+            self._carry_out({0: state})
         return Result(state.losses, state.exits, batch.flag)
 
     @contextmanager
@@ -136,9 +137,13 @@ class Executor:
         for component in self._components.values() if self._trains else ():
             component.free_gradients()
 
-    def _carry_out(self, state: State) -> None:
+    def _carry_out(self, states: Mapping[int, State]) -> None:
+        """Carries out a step, for batches of so many steps ago; actions for one that is not there are left out."""
         is_profiled = torch._C._autograd._profiler_enabled()
         for action, carry_out in self._program:
+            state = states.get(action.age)
+            if state is None:
+                continue
             self.current = action
             if is_profiled:
                 with record_function(str(action)):
@@ -171,19 +176,7 @@ class Executor:
         if kind is Kind.EXIT:
             return partial(self._exit, place)
         assert transport is not None
-        if kind is Kind.SEND_F:
-            return partial(self._send_forward, transport.sender(Message(i, i + 1, m)), (i + 1, m))
-        if kind is Kind.RECV_F:
-            return partial(self._receive_forward, transport.receiver(Message(i - 1, i, m)), place)
-        assert stream is not None
-        if kind is Kind.SEND_Y:
-            send = transport.sender(Message(i, stream, m))
-            return partial(self._send_output, send, place, self._output_uses[action])
-        if kind is Kind.RECV_Y:
-            return partial(self._receive_output, transport.receiver(Message(stream, i, m)), place)
-        if kind is Kind.SEND_B:
-            return partial(self._send_backward, transport.sender(Message(i, i - 1, m, stream)), place, stream)
-        return partial(self._receive_backward, transport.receiver(Message(i + 1, i, m, stream)), (i + 1, m), stream)
+        return message_action(action, transport, self._output_uses.get(action))
 
     def _forward(self, place: Place, state: State) -> None:
         i, m = place
@@ -328,24 +321,6 @@ class Executor:
                 seed(self._generators[i], state.batch.seed, state.batch.step, "U", i)
                 if parameters := [p for p in self._components[i].parameters() if p.grad is not None]:
                     state.on_gradients(i, parameters)
-
-    def _send_forward(self, send: Callable[[Packet], None], above: Place, state: State) -> None:
-        send(state.packets.pop(above))
-
-    def _receive_forward(self, receive: Callable[[], Packet], place: Place, state: State) -> None:
-        state.packets[place] = receive()
-
-    def _send_backward(self, send: Callable[[Gradient], None], place: Place, stream: int, state: State) -> None:
-        send(state.streams[place].pop(stream))
-
-    def _receive_backward(self, receive: Callable[[], Gradient], above: Place, stream: int, state: State) -> None:
-        state.streams[above][stream] = receive()
-
-    def _send_output(self, send: Callable[[Packet], None], place: Place, use: Use, state: State) -> None:
-        send(Packet(state.network_output(use, place[1]), None, None))
-
-    def _receive_output(self, receive: Callable[[], Packet], place: Place, state: State) -> None:
-        state.outputs[place] = receive().activation
 
     def _retire(self, place: Place, graph: Graph, state: State) -> None:
         """Lets go of a graph that has served everybody."""
