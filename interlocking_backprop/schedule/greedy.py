@@ -42,14 +42,14 @@ class GreedyScheduler:
         self.was_held_up = False
         self._precedence = precedence
         dependencies, actions = precedence.dependencies, precedence.actions
+        m = dependencies.n_microbatches
+        self._most_graphs = rule.most_graphs(dependencies.workload, m)
         # The place of each action in the order of preference: ranks compare places.
         keys = [rule.priority(action, dependencies) for action in actions]
         self._preferred = sorted(range(len(actions)), key=keys.__getitem__)
         self._place = [0] * len(actions)
         for place, n in enumerate(self._preferred):
             self._place[n] = place
-        m = dependencies.n_microbatches
-        self._most_graphs = rule.most_graphs(dependencies.workload, m)
         # Late passes keep graphs of several batches alive, and to wait for their end could be to wait for ever.
         self._is_bounded = self._most_graphs < m and not dependencies.ages
         self._component = [a.component for a in actions]

@@ -34,6 +34,7 @@ e2e in the order that is kept; the joint backward passes are in two, so that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,8 +53,10 @@ from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
 _AS_SHORT = 1e-3  # steps that differ by less are as short as one another
-# By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits.
+# By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits. Last of all
+# passes are put off until they are due: where delays are long beside a step, nobody waits then.
 _SLACKS = [Slack(inputs, weights) for inputs in (5 / 6, 2 / 3, 1 / 2, 1 / 3, 0.0) for weights in (1 / 3, 0.0)]
+_SLACKS += [Slack(-1.0, -1.0), Slack(-math.inf, -math.inf)]
 
 _Kind = tuple[frozenset[int], tuple[PassAges, ...]]
 """Of orders: the components whose joint passes are in two, and the ages of the passes."""
