@@ -5,7 +5,7 @@ streams that it starts from. To carry out all passes at once would need no weigh
 for one another as they do without delay. So a pass is put off until the credit that it starts from has had the time to
 arrive: from the last component's loss down, at the pace of a network that never waits.
 
-End to end, K = 4 equal components, two micro-batches, delays 1, 1, 1, 0, as `format_timeline` shows it: the passes of the
+End to end, K = 4 equal components, two micro-batches, delays 1, 1, 1, 0, as `format_timeline` shows it: passes of the
 batch before bear ``~1``. The credit of a batch is at component i 2 (K - 1 - i) units after its forward pass there: at
 component 2 in time for the stream of the same step, at 1 in the next. No rank is ever idle:
 

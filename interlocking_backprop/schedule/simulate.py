@@ -92,7 +92,7 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     """
     order = execution_order(schedule)
     clock = Clock(_program(schedule, order, costs), schedule.n_ranks)
-    # The steps are shorter as long as no late credit is on its way, so the times that it is awaited at must repeat, too.
+    # The steps are shorter as long as no late credit is on its way, so what it is awaited for must repeat, too.
     ends = [np.array([*clock.now, *clock.waited_for])]
     while (period := _period(ends, clock.periods)) is None and len(ends) <= max_steps:
         clock.step()

@@ -126,7 +126,15 @@ def test_what_a_neighbour_on_the_same_rank_computes_in_a_later_step():
             "   3  >0U<        1RECV_B0~1  2I0  <-- ERROR HERE",
         ),
     ],
-    ids=["no send", "twice", "another age sent", "another age received", "a late loss", "no loss before", "updated early"],
+    ids=[
+        "no send",
+        "twice",
+        "another age sent",
+        "another age received",
+        "a late loss",
+        "no loss before",
+        "updated early",
+    ],
 )
 def test_the_place_of_a_fault_is_marked(orders, reason, row):
     text = error_of(late(**orders))

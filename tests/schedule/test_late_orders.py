@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from textwrap import indent
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 import interlocking_backprop as ib
 from interlocking_backprop.schedule import ages, list_scheduling
 from interlocking_backprop.schedule.action import PASSES, Kind
+from interlocking_backprop.schedule.ages import PassAges
+from interlocking_backprop.schedule.dependencies import Dependencies
+from interlocking_backprop.schedule.greedy import GreedyScheduler
 from interlocking_backprop.schedule.list_scheduling import list_schedule
 from interlocking_backprop.schedule.order import depth_first
+from interlocking_backprop.schedule.precedence import Precedence
+from interlocking_backprop.schedule.rules import RULES
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Simulation, simulate
 from interlocking_backprop.scheme.streams import Workload
@@ -105,12 +111,33 @@ def test_messages_that_take_many_steps_are_in_the_step_time():
     assert simulate(scheduled(scheme, 1, costs=costs), costs).step_time == pytest.approx(205 / 13)
 
 
+def test_a_rank_chooses_with_the_credit_that_it_waits_for():
+    """The first twelve steps wait for none; an order chosen in them alone would not know that it comes late."""
+    costs = ib.Costs([ib.ComponentCosts(split_weight=1.0)] * 2, latency=100.0)
+    late = Dependencies(
+        Workload.of(ib.e2e(2).delay([12, 0])), 1, (0, 1), ages=(PassAges((), (12,)), PassAges((0,), (0,)))
+    )
+    assert GreedyScheduler(Precedence(late, costs), RULES[0]).run(n_steps=50).ends[0] > 2 * 205
+
+
+def test_where_no_pass_is_late_messages_arrive_in_the_order_in_which_they_are_sent():
+    """The credit of component 4 is late, and at hand long before; two streams cross from rank 1 to rank 0."""
+    fresh = np.zeros((5, 5))
+    fresh[0, 4] = fresh[2, 3] = 1
+    schedule = list_schedule(
+        Workload.of(ib.Scheme(fresh, delayed={1: np.diag([0, 0, 0, 0, 1])})),
+        1,
+        (0, 0, 0, 1, 1),
+        ib.Costs([ib.ComponentCosts(1, 0, 0, 0, 0, split_weight=0)] * 5, latency=0.5, bandwidth=1.0),
+    )
+    assert not any(action.age for _, action in schedule)
+    ib.validate(schedule)
+
+
 def assert_in_time(schedule: Schedule) -> None:
     """No pass is earlier than what it starts from, and no weight gradient is later than its first update."""
     ages_of_streams = {
-        (a.component, a.stream): a.age
-        for _, a in schedule
-        if a.kind in (Kind.BACKWARD_INPUT, Kind.FULL_BACKWARD)
+        (a.component, a.stream): a.age for _, a in schedule if a.kind in (Kind.BACKWARD_INPUT, Kind.FULL_BACKWARD)
     }
     for _, action in schedule:
         if action.kind in PASSES:
