@@ -64,7 +64,7 @@ class Slack(NamedTuple):
         inputs: for passes that yield streams.
         weights: for passes that yield weight gradients alone; the rank has other work until then.
 
-    Minus infinity puts the passes off until they are due.
+    With infinity no pass is late; with minus infinity all are put off until they are due.
     """
 
     inputs: float
@@ -111,7 +111,7 @@ def pass_ages(
             p: Pass, part: float, due: int, least: int = 0, i: int = i, ready: Callable[[Pass], float] = ready
         ) -> int:
             above = [ages[0].inputs[s] for s, _ in p.source.streams]
-            wanted = ceil(min((ready(p) - begins[i]) / step - part - 1e-9, due))
+            wanted = ceil(min(max((ready(p) - begins[i]) / step - part - 1e-9, 0), due))
             return min(max([wanted, least, *above]), due)
 
         inputs = tuple(age(work.input_pass(s), slack.inputs, due) for s, due in enumerate(latest[i].inputs))

@@ -101,6 +101,21 @@ def test_a_delay_that_nobody_needs_costs_nothing():
         assert late == fresh
 
 
+@pytest.mark.parametrize(("bound", "units", "graphs"), [(2, 9.5, 2), (5, 7.5, 4), (6, 4.5, 6), (8, 3.0, 8)])
+def test_fewer_graphs_cost_time(bound, units, graphs):
+    """Passes are less late than the scheme allows; with two graphs none is, and all wait as in e2e without delay."""
+    schedule, costs = scheduled(late_e2e(8, 2), 2, max_graphs=bound), ib.Costs.uniform(8, split_weight=1.0)
+    found = simulate(schedule, costs, timeline_steps=0)
+    assert (found.step_time / 2, max(found.peak_graphs)) == (units, graphs)
+    assert any(action.age for _, action in schedule) == (bound > 2)
+
+
+def test_a_bound_on_graphs_that_no_order_keeps_is_an_error_that_names_the_least():
+    with pytest.raises(ValueError, match=r"max_graphs is 1, .* keeps at least 2 graphs alive on a rank"):
+        scheduled(late_e2e(4, 2), 2, max_graphs=1)
+    assert max(simulate(scheduled(late_e2e(4, 2), 2, max_graphs=2), ib.Costs.uniform(4)).peak_graphs) == 2
+
+
 def test_messages_that_take_many_steps_are_in_the_step_time():
     """A batch is 202 units under way; its credit is used 12 steps later: 205 units for 13 forward passes of rank 0.
 
