@@ -115,7 +115,6 @@ def test_the_first_page_and_the_readme_show_the_same_network():
         "docs/optimizers.md",
         "docs/parallel.md",
         "docs/schedules.md",
-        "docs/recipes-losses.md",
     ],
 )
 def test_snippets_run_in_their_order_and_print_what_is_shown(page, tmp_path, monkeypatch, capsys):

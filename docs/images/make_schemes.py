@@ -25,15 +25,16 @@ PANELS = [
     (ib.nwise(K, 3), "3-wise", "by the loss two components further on"),
     (ib.e2e(K), "e2e", "all by the last loss: ordinary backpropagation"),
 ]
+MIXTURE = (
+    0.5 * ib.pairwise(K) + 0.5 * ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 2)),
+    "0.5*pairwise+0.5*e2e~",
+    "near credit at once, far credit late (M = 2)",
+)
 LATE_PANELS = [
     (ib.e2e(K).delay(1), "e2e~1", "all by the last loss, one step late"),
     (ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 1)), "e2e~", "as late as one micro-batch asks for"),
     (ib.parse_scheme("pipedream", K), "pipedream", "late by the distance from the end"),
-    (
-        0.5 * ib.pairwise(K) + 0.5 * ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 2)),
-        "0.5*pairwise+0.5*e2e~",
-        "near credit at once, far credit late (M = 2)",
-    ),
+    MIXTURE,
 ]
 COLORS = ["#3b6fb6", "#d9822b", "#3f9a5c", "#b5477b", "#5b5f97"]
 INK, FAINT = "#2b2f36", "#9aa1ab"
@@ -115,13 +116,15 @@ def _line(
 
 
 def main() -> None:
-    for panels, file in ((PANELS, "schemes.png"), (LATE_PANELS, "schemes-late.png")):
+    late = (ib.e2e(K).delay(ib.least_delays(ib.e2e(K), 2)), "e2e~", "the last loss, a few steps late (M = 2)")
+    for panels, file in (([*PANELS, late, MIXTURE], "schemes.png"), (LATE_PANELS, "schemes-late.png")):
         draw(panels).savefig(Path(__file__).with_name(file), dpi=170)
 
 
 def draw(panels: list[tuple[ib.Scheme, str, str]]) -> Figure:
-    figure = Figure(figsize=(11.4, 5.2), facecolor="white", layout="constrained")
-    for axes, (scheme, name, text) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    n_rows = len(panels) // 2
+    figure = Figure(figsize=(11.4, 2.6 * n_rows), facecolor="white", layout="constrained")
+    for axes, (scheme, name, text) in zip(figure.subplots(n_rows, 2).flat, panels, strict=True):
         network(axes, scheme)
         credit(axes, scheme)
         title = axes.text(left(0) - 0.5, 2.1, name, fontsize=12.5, fontweight="bold", color=INK, va="baseline")

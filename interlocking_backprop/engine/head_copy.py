@@ -1,7 +1,7 @@
 """Heads that are copies of another component's weights, refreshed now and then or as a moving average.
 
-The network's own readout, some steps old, in the place of a head that is trained (as in SOLO, a stale shared readout);
-or an average of it over the last steps (momentum auxiliary networks). Such a copy follows no loss and has no optimizer.
+The network's own readout, some steps old, in the place of a head that is trained; or a moving average of the next main
+net (momentum auxiliary networks). Such a copy follows no loss and has no optimizer.
 """
 
 from __future__ import annotations

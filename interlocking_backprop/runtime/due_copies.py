@@ -20,7 +20,6 @@ class DueCopies:
 
     def __init__(self, components: Sequence[Component]) -> None:
         self._copies = [copying for component in components for copying in component.copied_by]
-        self._with = lru_cache(maxsize=N_KEPT)(replace)
 
     def added(self, workload: Workload, n_updates: int) -> Workload:
         """The workload of a step with what is refreshed in it.
@@ -32,4 +31,9 @@ class DueCopies:
         if not self._copies or workload.updates == "none":
             return workload
         due = tuple((c.source, c.target) for c in self._copies if (n_updates + 1) % c.every == 0)
-        return self._with(workload, copies=due) if due else workload
+        return _with_copies(workload, due) if due else workload
+
+
+@lru_cache(maxsize=N_KEPT)  # so that what is derived from it is derived once
+def _with_copies(workload: Workload, copies: tuple[tuple[int, int], ...]) -> Workload:
+    return replace(workload, copies=copies)

@@ -38,7 +38,7 @@ def training_step(
     x = {(0, m): part for m, part in enumerate(inputs.tensor_split(n_microbatches))}
     y, loss, loss_gradient, streams = {}, {}, {}, {}
 
-    for i, kind, m, stream in depth_first(workload, n_microbatches).actions[0]:
+    for i, kind, m, stream, _ in depth_first(workload, n_microbatches).actions[0]:
         if kind is Kind.FORWARD:
             y[i, m] = main_nets[i](x[i, m])
             x[i + 1, m] = y[i, m].detach().requires_grad_()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import interlocking_backprop as ib
 from tests.recipes.registry import checks
-from tests.recipes.steps import assert_gradients, of_definition
+from tests.recipes.steps import assert_gradients, of_definition, of_halves, weights
 
 
 @checks("DGL")
@@ -72,6 +72,57 @@ def _(names, steps):
         assert not any(torch.equal(own, p) for net in step.nets for p in net.parameters())
 
 
+@checks("Momentum heads")
+def _(names, steps):
+    assert len(steps) == 4
+    averages = [copy.deepcopy(net).requires_grad_(False) for net in steps[0].nets[1:]]
+    start = weights(averages)
+    for step in steps:
+        heads = [*map(nn.Sequential, averages, [step.heads[0][1], step.heads[1][1], nn.Identity()]), None]
+        assert_gradients(step.gradients, of_definition(step, scheme=ib.local(4), heads=heads))
+        for average, after in zip(averages, step.after[1:], strict=True):
+            for p, new in zip(average.parameters(), after, strict=True):
+                p.data = 0.995 * p + 0.005 * new
+    found = [head_copy.module for head_copy in names["averages"]]
+    torch.testing.assert_close(weights(found), weights(averages), rtol=1e-6, atol=1e-7)
+    assert not any(torch.equal(a[0], b[0]) for a, b in zip(weights(found), start, strict=True))
+    for average, net in zip(found, names["main_nets"][1:], strict=True):
+        assert all(map(torch.equal, average.buffers(), net.buffers()))
+
+
+@checks("A stale shared readout")
+def _(names, steps):
+    assert len(steps) == 4
+    for t, step in enumerate(steps):
+        readout = copy.deepcopy(steps[t - t % 2].nets[3][-1]).requires_grad_(False)  # of the beginning, or the second
+        heads = [*(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), readout) for _ in range(3)), None]
+        assert_gradients(step.gradients, of_definition(step, scheme=ib.local(4), heads=heads))
+    model = names["model"]
+    assert not torch.equal(readout.weight, steps[3].nets[3][-1].weight)  # it was stale
+    assert torch.equal(model.components[0].aux_net[2].module.weight, names["readout"].weight)  # after the fourth
+    held = {p for c in model.components for o in c.optimizers for group in o.param_groups for p in group["params"]}
+    assert held == {p for net in names["main_nets"] for p in net.parameters()}
+    assert sum(torch.equal(names["readout"].weight, tensor) for tensor in model.state_dict().values()) == 4
+
+
+@checks("Distillation")
+def _(names, steps):
+    (step,) = steps
+    y = step.inputs
+    with torch.no_grad():
+        for net in copy.deepcopy(step.nets):
+            y = net(y)
+
+    def loss(i, output, target):
+        if i == 3:
+            return F.cross_entropy(output, target)
+        student, teacher = (output / 3).log_softmax(1), (y / 3).log_softmax(1)
+        divergence = (teacher.exp() * (teacher - student)).sum(1).mean()
+        return 0.7 * F.cross_entropy(output, target) + 0.3 * 9 * divergence
+
+    assert_gradients(step.gradients, of_definition(step, loss, scheme=ib.local(4)))
+
+
 @checks("HPFF's cascade")
 def _(names, steps):
     (step,) = steps
@@ -106,3 +157,19 @@ def _(names, steps):
 
     assert step.inputs.shape == (64, 2, 1, 16, 16)
     assert_gradients(step.gradients, of_definition(step, loss, nets=nets, inputs=halves, scheme=ib.nwise(4, 2, "sum")))
+
+
+@checks("Late credit")
+def _(names, steps):
+    assert len(steps) == 4
+    near, far = ([of_halves(step, scheme) for step in steps] for scheme in (ib.pairwise(4), ib.e2e(4)))
+    for t, step in enumerate(steps):
+        for i, delay in enumerate((1, 1, 1, 0)):  # 2 (3 - i) units of the way in a step of 6, rounded up
+            n, rate = len(step.before[i]), 0.05 / (1 + delay) ** 0.5
+            expected = [0.5 * g for g in near[t][i][:n]]
+            if t >= delay:
+                expected = [e + 0.5 * g for e, g in zip(expected, far[t - delay][i], strict=False)]
+            # The gradients, none of the head's late, and what became of them.
+            assert_gradients({i: step.gradients[i]}, {i: [*expected, *near[t][i][n:]]})
+            moved = [before - rate * g for before, g in zip(step.before[i], expected, strict=True)]
+            torch.testing.assert_close(step.after[i], moved, rtol=1e-6, atol=1e-6)

@@ -78,9 +78,17 @@ def of_definition(
     for i, (net, head) in enumerate(zip(nets, heads, strict=True)):
         wanted = sum(float(scheme.matrix[i, j]) * losses[j] for j in range(i, len(nets)))
         found[i] = list(torch.autograd.grad(wanted, list(net.parameters()), retain_graph=True))
-        if head is not None:
-            found[i] += torch.autograd.grad(losses[i], list(head.parameters()), retain_graph=True)
+        trained = [p for p in head.parameters() if p.requires_grad] if head is not None else []
+        if trained:
+            found[i] += torch.autograd.grad(losses[i], trained, retain_graph=True)
     return found
+
+
+def of_halves(step: Step, scheme: ib.Scheme) -> dict[int, list[Tensor]]:
+    """The same for a step of two micro-batches of the same size."""
+    halves = zip(step.inputs.chunk(2), step.targets.chunk(2), strict=True)
+    first, second = (of_definition(step, inputs=x, targets=y, scheme=scheme) for x, y in halves)
+    return {i: [(a + b) / 2 for a, b in zip(first[i], second[i], strict=True)] for i in first}
 
 
 def assert_gradients(found: dict[int, list[Tensor]], expected: dict[int, list[Tensor]]) -> None:

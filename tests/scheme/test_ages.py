@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import interlocking_backprop as ib
 
-FACTORS = st.sampled_from([0.5, 2, -1, 1 / 3, 1e-5, 1e20])
+FACTORS = st.sampled_from([0.5, 2, -1, 1 / 3, 1e-5, 1e5])
 COMPONENTS = 4
 
 

@@ -56,7 +56,9 @@ def test_a_transformer_with_phases(tmp_path, capsys):
     text.write_text("To be, or not to be, that is the question.\n" * 200)
     shape = ["--width", "8", "--depth", "2", "--attention-heads", "2", "--context", "16", "--batch-size", "8"]
     flags = ["--model", "transformer", "--data", f"text:{text}", "--data-root", str(tmp_path), *shape, "--tied"]
-    said = introduced(tmp_path / "run", capsys, *flags, "--components", "2", "--scheme", "decay0.5:1,e2e")
+    said = introduced(
+        tmp_path / "run", capsys, *flags, "--components", "2", "--scheme", "decay0.5:1,e2e", "--epoch-steps", "1"
+    )
     assert said["cut"] == "embedding … block1 | head"
     assert said["scheme 0"] == "until epoch 1 decay0.5; losses of the components: 0 + 0.5 x 1 | 1"
     assert said["scheme 1"] == "then e2e; losses of the components: 1 | 1"

@@ -151,7 +151,7 @@ def test_a_finished_run_can_be_resumed_to_the_same_end(tmp_path):
 
 
 def test_max_steps_ends_a_run_with_an_evaluation(tmp_path):
-    Trainer(config(tmp_path, max_steps=4)).fit()
+    Trainer(config(tmp_path, scheme="pairwise", max_steps=4)).fit()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["event"] != "train"] == [4, 4]
 
 
@@ -175,7 +175,7 @@ def test_learning_rate_schedules_survive_a_checkpoint(tmp_path, schedule):
 
 
 def test_autocast_trains(tmp_path):
-    scores = Trainer(config(tmp_path, autocast="bfloat16", max_steps=3)).fit()
+    scores = Trainer(config(tmp_path, scheme="pairwise", autocast="bfloat16", max_steps=3)).fit()
     assert scores[-1]["loss"] > 0
 
 
@@ -199,24 +199,24 @@ def test_all_heads_can_be_trained_as_probes(tmp_path):
 
 class TestRejected:
     def test_a_folder_that_holds_a_run(self, tmp_path):
-        Trainer(config(tmp_path, max_steps=1)).fit()
+        Trainer(config(tmp_path, scheme="pairwise", max_steps=1)).fit()
         with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
-            Trainer(config(tmp_path, max_steps=1)).fit()
+            Trainer(config(tmp_path, scheme="pairwise", max_steps=1)).fit()
 
     def test_resuming_nothing(self, tmp_path):
         with pytest.raises(ValueError, match=r"holds no run"):
             Trainer(config(tmp_path, resume=True)).fit()
 
     def test_resuming_something_else(self, tmp_path):
-        Trainer(config(tmp_path, max_steps=1)).fit()
+        Trainer(config(tmp_path, scheme="pairwise", max_steps=1)).fit()
         with pytest.raises(ValueError, match=r"--lr is 0.2, but the run .* was begun with None"):
-            Trainer(config(tmp_path, max_steps=1, resume=True, lr=0.2)).fit()
+            Trainer(config(tmp_path, scheme="pairwise", max_steps=1, resume=True, lr=0.2)).fit()
 
     def test_a_broken_checkpoint(self, tmp_path):
-        Trainer(config(tmp_path, max_steps=1)).fit()
+        Trainer(config(tmp_path, scheme="pairwise", max_steps=1)).fit()
         next(tmp_path.glob("checkpoints/*/component-0001.pt")).write_bytes(b"not a checkpoint")
         with pytest.raises(ValueError, match=r"component-0001\.pt cannot be read as a checkpoint of component 1"):
-            Trainer(config(tmp_path, max_steps=1, resume=True)).fit()
+            Trainer(config(tmp_path, scheme="pairwise", max_steps=1, resume=True)).fit()
 
     @pytest.mark.parametrize(
         ("changes", "message"),
