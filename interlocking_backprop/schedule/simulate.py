@@ -47,8 +47,8 @@ class Simulation:
         step_time: the time from one step to the next, in the steady state.
         busy: for each rank the time per step in which it computes.
         peak_graphs: for each rank the most graphs (of a component and a micro-batch) alive at once.
-        peak_bytes: for each rank the most bytes of saved activations, weight gradients and network outputs that losses
-            ask for, alive at once.
+        peak_bytes: for each rank the most bytes of saved activations, weight gradients, weights of past updates that
+            graphs refer to, and network outputs that losses ask for, alive at once.
         n_messages: for each rank the messages that it sends per step.
         message_bytes: for each rank the bytes that it sends per step.
         timeline: the actions that take time, of the last steps that were simulated.
