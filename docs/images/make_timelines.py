@@ -15,7 +15,13 @@ K, M = 8, 2
 
 
 def main() -> None:
-    for name, scheme, steps in (("pairwise", ib.pairwise(K), 3), ("3wise", ib.nwise(K, 3), 3), ("e2e", ib.e2e(K), 2)):
+    late = ib.e2e(K).delay(ib.least_delays(ib.e2e(K), M))
+    for name, scheme, steps in (
+        ("pairwise", ib.pairwise(K), 3),
+        ("3wise", ib.nwise(K, 3), 3),
+        ("e2e", ib.e2e(K), 2),
+        ("e2e-late", late, 3),
+    ):
         schedule = ib.list_schedule(ib.Workload.of(scheme), M, range(K))
         ib.draw(schedule, Path(__file__).parent / f"timeline-{name}-k{K}.png", steps=steps)
 

@@ -5,12 +5,15 @@ streams that it starts from. To carry out all passes at once would need no weigh
 for one another as they do without delay. So a pass is put off until the credit that it starts from has had the time to
 arrive: from the last component's loss down, at the pace of a network that never waits.
 
-End to end, K = 4, two micro-batches, delays 2, 1, 1, 0; a step takes 6 units, and the credit of its batch is at
-component i after 2 (K - 1 - i) units more:
+End to end, K = 4 equal components, two micro-batches, delays 1, 1, 1, 0, as `format_timeline` shows it: passes of the
+batch before bear ``~1``. The credit of a batch is at component i 2 (K - 1 - i) units after its forward pass there: at
+component 2 in time for the stream of the same step, at 1 in the next. No rank is ever idle:
 
-    rank 0  F0 F1 W0~1 W1~1          what is in a step: its own forward passes, and the passes of earlier batches
-    rank 1  F0 F1 I0~1 W0~1 …
-    rank 3  F0 L0 I0 W0 F1 L1 I1 W1
+            0           2           4           6           8           10          12          14
+    rank 0  F0--- F1--- W0~1------- W1~1------- f0--- f1--- w0~1------- w1~1-------
+    rank 1  I0~1- F0--- I1~1- F1--- W0~1- W1~1- i0~1- f0--- i1~1- f1--- w0~1- w1~1-
+    rank 2              F0--- W0~1- F1--- I0--- W1~1- I1--- f0--- w0~1- f1--- i0--- w1~1- i1---
+    rank 3                    F0--- I0--- F1--- I1--- W0--- W1--- f0--- i0--- f1--- i1--- w0--- w1---
 """
 
 from __future__ import annotations
@@ -60,6 +63,8 @@ class Slack(NamedTuple):
     Attributes:
         inputs: for passes that yield streams.
         weights: for passes that yield weight gradients alone; the rank has other work until then.
+
+    With infinity no pass is late; with minus infinity all are put off until they are due.
     """
 
     inputs: float
@@ -85,7 +90,7 @@ def pass_ages(
         slack: by when in a step credit has to be there.
 
     Returns:
-        For each component; none if nothing is delayed.
+        For each component; none if no pass is later than its batch.
     """
     if not workload.max_delay:
         return ()
@@ -106,7 +111,7 @@ def pass_ages(
             p: Pass, part: float, due: int, least: int = 0, i: int = i, ready: Callable[[Pass], float] = ready
         ) -> int:
             above = [ages[0].inputs[s] for s, _ in p.source.streams]
-            wanted = ceil((ready(p) - begins[i]) / step - part - 1e-9)
+            wanted = ceil(min(max((ready(p) - begins[i]) / step - part - 1e-9, 0), due))
             return min(max([wanted, least, *above]), due)
 
         inputs = tuple(age(work.input_pass(s), slack.inputs, due) for s, due in enumerate(latest[i].inputs))
@@ -119,7 +124,7 @@ def pass_ages(
         way = _way(placement, costs, i - 1)
         streams = [ready(work.input_pass(s)) + component.backward_input + way for s in range(len(work.streams))]
         ages.insert(0, PassAges(inputs, weights))
-    return tuple(ages)
+    return tuple(ages) if any(any(inputs) or any(weights) for inputs, weights in ages) else ()
 
 
 def _step_time(workload: Workload, n_microbatches: int, placement: Sequence[int], costs: Costs) -> float:

@@ -53,6 +53,7 @@ class Clock:
     Attributes:
         now: the time that each rank has come to.
         begins: when each action of the last step began, by its number.
+        most_steps_back: how many steps back the earliest is that an action waits for.
     """
 
     def __init__(self, program: Sequence[Entry], n_ranks: int, start: Sequence[float] | None = None) -> None:
@@ -64,7 +65,8 @@ class Clock:
         size = 2 * len(program)
         across = {p for entry in program for p, _ in entry.awaited if p >= size}
         self._across = sorted({q for p in across for q in range(p - size, -1, -size)})
-        self._times = [0.0] * (size * (1 + max(across, default=0) // size))
+        self.most_steps_back = max(across, default=0) // size if size else 0
+        self._times = [0.0] * (size * (1 + self.most_steps_back))
 
     def step(self) -> None:
         """Carries out one step."""
@@ -87,7 +89,17 @@ class Clock:
     @property
     def state(self) -> list[float]:
         """The times that the following steps depend on."""
-        return [*self.now, *self._links, *(self._times[p] for p in self._across)]
+        return [*self.now, *self._links, *self.waited_for]
+
+    @property
+    def periods(self) -> range:
+        """After how many steps, at most, the times may repeat; more where waits reach back over several."""
+        return range(1, 5 + self.most_steps_back)
+
+    @property
+    def waited_for(self) -> list[float]:
+        """The times of past steps that actions of later ones wait for."""
+        return [self._times[p] for p in self._across]
 
 
 def steady_step_time(clock: Clock, limit: float, max_steps: int = 200) -> float:
@@ -106,7 +118,7 @@ def steady_step_time(clock: Clock, limit: float, max_steps: int = 200) -> float:
     while len(states) <= max_steps:
         clock.step()
         states.append(clock.state)
-        for period in (1, 2, 3, 4):
+        for period in clock.periods:
             if len(states) > period:
                 least, most = advances(states[-1 - period], states[-1])
                 if most <= max(least, limit * period) + TOLERANCE * abs(most):

@@ -27,6 +27,9 @@ LOOKS = {
     Kind.FULL_BACKWARD: ("both gradients", "#CC79A7"),
     Kind.UPDATE: ("update", "#777777"),
 }
+AGES = "~2  for the batch two steps before"
+"""What a legend says where passes are late."""
+
 _IDLE = "#EBEBEB"
 _FONT_SIZE = 7.0
 _FIGURE_WIDTH = 11.0  # inches
@@ -42,7 +45,8 @@ def draw(
 ) -> Figure:
     """Draws some steps of the steady state, a row for each rank.
 
-    One step is drawn in full colours, those before and after it paler, every other one more so.
+    One step is drawn in full colours, those before and after it paler, every other one more so. What a step does for a
+    batch of earlier steps bears its age: ``W0~2`` is for the batch of two steps ago.
 
     Args:
         schedule: a valid schedule.
@@ -69,7 +73,7 @@ def draw(
     kinds = _draw_boxes(axes, schedule, simulation, step, factor)
     _draw_step_time(axes, simulation.step_time * factor, unit)
     _label_ranks(axes, schedule, simulation)
-    _add_legend(figure, kinds)
+    _add_legend(figure, kinds, has_ages=bool(schedule.dependencies.ages))
     if path is not None:
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
@@ -112,11 +116,18 @@ def _draw_boxes(axes: Axes, schedule: Schedule, simulation: Simulation, step: in
         )
         # The rows say which component it is, if there is a row for each.
         text = action.short if schedule.n_ranks == schedule.n_components else str(action)
-        if len(text) * _FONT_SIZE * 0.7 <= (right - left) / end * _FIGURE_WIDTH * 0.9 * 72:
-            color = "#444444" if distance else "black"
+        if text := _fitting(text, (right - left) / end * _FIGURE_WIDTH * 0.9 * 72):
+            color, size = "#444444" if distance else "black", _FONT_SIZE - 1.5 * text.count("\n")
             at = (left + right) / 2, rank
-            axes.text(*at, text, ha="center", va="center", fontsize=_FONT_SIZE, color=color, zorder=4)
+            axes.text(*at, text, ha="center", va="center", fontsize=size, linespacing=0.9, color=color, zorder=4)
     return [kind for kind in LOOKS if kind in found]
+
+
+def _fitting(text: str, width: float) -> str:
+    """The text of a box so many points wide: in a line or, with the age of its batch below, in two; or nothing."""
+    lines = text.replace("~", "\n~")
+    fits = [t for t in (text, lines) if max(map(len, t.splitlines())) * _FONT_SIZE * 0.7 <= width]
+    return fits[0] if fits else ""
 
 
 def _paler(color: str, strength: float) -> tuple[float, ...]:
@@ -166,11 +177,13 @@ def title_of(schedule: Schedule, simulation: Simulation, factor: float = 1.0, un
     return "   ·   ".join(parts)
 
 
-def _add_legend(figure: Figure, kinds: Sequence[Kind]) -> None:
+def _add_legend(figure: Figure, kinds: Sequence[Kind], *, has_ages: bool) -> None:
     from matplotlib.patches import Patch
 
     looks = {kind: LOOKS[kind] for kind in kinds}
     handles: list[Any] = [Patch(facecolor=color, label=f"{kind}  {name}") for kind, (name, color) in looks.items()]
     handles.append(Patch(facecolor=_IDLE, label="idle"))
     handles.append(Patch(facecolor="white", edgecolor="black", linewidth=0.6, label="one step; paler: those around it"))
+    if has_ages:
+        handles.append(Patch(facecolor="none", edgecolor="none", label=AGES))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8, frameon=False)

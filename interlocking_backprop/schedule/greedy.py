@@ -69,6 +69,7 @@ class GreedyScheduler:
             ValueError: if the ranks come to wait for one another for ever.
         """
         across = [(source, back) for _, source, back, _ in self._precedence.across]
+        most_back = max((back for _, back in across), default=0)
         past: list[list[float]] = []  # the times of the steps so far
         begins = state = [0.0] * self._precedence.n_ranks
         while True:
@@ -78,7 +79,7 @@ class GreedyScheduler:
             before, state = state, [*step.ends, *waited_for]
             if len(past) == n_steps:
                 return step
-            if len(before) == len(state):
+            if len(past) > most_back:
                 least, most = advances(before, state)
                 if most - least <= TOLERANCE * most:
                     return step

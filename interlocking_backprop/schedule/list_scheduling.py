@@ -34,6 +34,7 @@ e2e in the order that is kept; the joint backward passes are in two, so that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,8 +53,12 @@ from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.scheme.streams import Workload
 
 _AS_SHORT = 1e-3  # steps that differ by less are as short as one another
-# By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits.
+# By when in a step late credit is used. The later, the fewer graphs are kept, and the sooner a rank waits. Last of all
+# passes are put off until they are due: where delays are long beside a step, nobody waits then.
 _SLACKS = [Slack(inputs, weights) for inputs in (5 / 6, 2 / 3, 1 / 2, 1 / 3, 0.0) for weights in (1 / 3, 0.0)]
+_SLACKS += [Slack(-1.0, -1.0), Slack(-math.inf, -math.inf)]
+# The earlier passes are than their credit could be there, the longer a rank waits, and the fewer graphs it keeps.
+_LEANER = [Slack(steps, steps) for steps in (1.0, 2.0, 4.0, 8.0, math.inf)]
 
 _Kind = tuple[frozenset[int], tuple[PassAges, ...]]
 """Of orders: the components whose joint passes are in two, and the ages of the passes."""
@@ -74,7 +79,9 @@ def list_schedule(
         n_microbatches: M.
         placement: for each component its rank.
         costs: what the components cost; by default all the same, 1 for ``F`` and ``I``, 2 for ``W`` and ``B``.
-        max_graphs: the most graphs, of a component and a micro-batch each, that a rank may keep alive.
+        max_graphs: the most graphs, of a component and a micro-batch each, that a rank may keep alive. Where credit is
+            late those of earlier batches count as well; if there are too many of them, passes are less late than the
+            scheme allows, or not at all, and the ranks wait for one another.
         rules: the rules to try.
 
     Returns:
@@ -86,8 +93,9 @@ def list_schedule(
     placement = tuple(placement)
     costs = costs or Costs.uniform(workload.n_components, split_weight=1.0)
     splits = {rule: workload.joint if rule.split else frozenset() for rule in rules}
+    slacks = _SLACKS if max_graphs is None else _SLACKS + _LEANER
     kinds = {
-        split: dict.fromkeys(pass_ages(workload, n_microbatches, placement, costs, split, slack) for slack in _SLACKS)
+        split: dict.fromkeys(pass_ages(workload, n_microbatches, placement, costs, split, slack) for slack in slacks)
         for split in splits.values()
     }
     choices = [(rule, (split, ages)) for rule, split in splits.items() for ages in kinds[split]]

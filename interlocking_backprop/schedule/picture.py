@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from html import escape
 
 from interlocking_backprop.schedule.costs import Costs
-from interlocking_backprop.schedule.draw import LOOKS, steady_state, title_of
+from interlocking_backprop.schedule.draw import AGES, LOOKS, steady_state, title_of
 from interlocking_backprop.schedule.schedule import Schedule
 from interlocking_backprop.schedule.simulate import Interval
 from interlocking_backprop.schedule.validate import ScheduleError, validate
@@ -47,7 +47,8 @@ def schedule_picture(schedule: Schedule) -> str:
     )
     kinds = [kind for kind in LOOKS if any(interval.action.kind is kind for interval in simulation.timeline)]
     legend = " ".join(f'<span style="color:{LOOKS[kind][1]}">&#9632;</span> {kind} {LOOKS[kind][0]}' for kind in kinds)
-    around = "; paler are the steps before and after" if schedule.n_ranks > 1 else ""
+    around = f"; {AGES}" if schedule.dependencies.ages else ""
+    around += "; paler are the steps before and after" if schedule.n_ranks > 1 else ""
     return (
         f'<div style="overflow-x:auto"><div>{escape(title_of(schedule, simulation))}</div>'
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="schedule {escape(summary)}" width="{width}" '
@@ -80,7 +81,8 @@ def _box(interval: Interval, distance: int, begin: float, scale: float) -> Itera
         f'<rect x="{_LEFT + left:.1f}" y="{y}" width="{right - left:.1f}" height="{_ROW - 4}" fill-opacity="{opacity}" '
         f'fill="{LOOKS[action.kind][1]}" stroke="currentColor" stroke-opacity="0.4"><title>{action}</title></rect>'
     )
-    if 7 * len(action.short) <= right - left:
+    text = action.short if 7 * len(action.short) <= right - left or not action.age else f"~{action.age}"
+    if 7 * len(text) <= right - left:
         color = "currentColor" if distance else "#000"
         middle = f"{_LEFT + (left + right) / 2:.1f}"
-        yield f'<text x="{middle}" y="{y + 12}" text-anchor="middle" fill="{color}">{action.short}</text>'
+        yield f'<text x="{middle}" y="{y + 12}" text-anchor="middle" fill="{color}">{text}</text>'

@@ -14,7 +14,7 @@ Pairwise, K = 3, one micro-batch; ``F`` and ``I`` take 1, ``W`` and ``B`` 2, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
@@ -47,8 +47,8 @@ class Simulation:
         step_time: the time from one step to the next, in the steady state.
         busy: for each rank the time per step in which it computes.
         peak_graphs: for each rank the most graphs (of a component and a micro-batch) alive at once.
-        peak_bytes: for each rank the most bytes of saved activations, weight gradients and network outputs that losses
-            ask for, alive at once.
+        peak_bytes: for each rank the most bytes of saved activations, weight gradients, weights of past updates that
+            graphs refer to, and network outputs that losses ask for, alive at once.
         n_messages: for each rank the messages that it sends per step.
         message_bytes: for each rank the bytes that it sends per step.
         timeline: the actions that take time, of the last steps that were simulated.
@@ -92,12 +92,13 @@ def simulate(schedule: Schedule, costs: Costs, max_steps: int = 200, timeline_st
     """
     order = execution_order(schedule)
     clock = Clock(_program(schedule, order, costs), schedule.n_ranks)
-    ends = [np.array(clock.now)]
-    while (period := _period(ends)) is None and len(ends) <= max_steps:
+    # The steps are shorter as long as no late credit is on its way, so what it is awaited for must repeat, too.
+    ends = [np.array([*clock.now, *clock.waited_for])]
+    while (period := _period(ends, clock.periods)) is None and len(ends) <= max_steps:
         clock.step()
-        ends.append(np.array(clock.now))
+        ends.append(np.array([*clock.now, *clock.waited_for]))
     span = period or max((len(ends) - 1) // 2, 1)
-    step_time = float((ends[-1] - ends[-1 - span]).max()) / span
+    step_time = float((ends[-1] - ends[-1 - span])[: schedule.n_ranks].max()) / span
     durations = _durations(schedule, costs)
     timeline = []
     for step in range(len(ends) - 1, len(ends) - 1 + timeline_steps):
@@ -172,13 +173,14 @@ def _program(schedule: Schedule, order: Sequence[Action], costs: Costs) -> list[
     return program
 
 
-def _period(ends: list[np.ndarray]) -> int | None:
-    """The least number of steps after which all ranks have advanced by the same time, three times in a row, if any.
+def _period(ends: list[np.ndarray], periods: Iterable[int]) -> int | None:
+    """The least number of steps after which all times have moved on alike, three times in a row, if any.
 
     Args:
-        ends: for each step the times at which the ranks ended it.
+        ends: for each step the times at which the ranks ended it, and those that later steps wait for.
+        periods: that are possible, in ascending order.
     """
-    for period in (1, 2, 3, 4):
+    for period in periods:
         if len(ends) > 4 * period + 4:
             advances = np.diff(ends[-1 - 3 * period :: period], axis=0)
             if np.allclose(advances, advances[-1].mean(), rtol=1e-9, atol=1e-12):

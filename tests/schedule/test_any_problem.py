@@ -21,11 +21,16 @@ from interlocking_backprop.scheme.streams import Workload
 
 
 @st.composite
-def problems(draw):
+def problems(draw, most_age=0):
     """A scheme, losses that ask for the output, M, a placement, and costs with messages that take time."""
     k = draw(st.integers(1, 5))
     coefficient = st.sampled_from([0, 0, 1, 1, -2, 0.5])
-    scheme = ib.Scheme([[draw(coefficient) if j >= i else 0 for j in range(k)] for i in range(k)])
+
+    def matrix():
+        return [[draw(coefficient) if j >= i else 0 for j in range(k)] for i in range(k)]
+
+    ages = draw(st.lists(st.integers(1, most_age), max_size=2, unique=True)) if most_age else []
+    scheme = ib.Scheme(matrix(), delayed={age: matrix() for age in ages})
     cuts = draw(st.lists(st.booleans(), min_size=k - 1, max_size=k - 1))
     placement = tuple(sum(cuts[:i]) for i in range(k))
     time = st.sampled_from([0.0, 0.5, 1.0, 3.0])
@@ -74,7 +79,8 @@ def owed(schedule: Schedule) -> Counter[Action]:
             for m in range(schedule.n_microbatches):
                 found[Action(i, Kind.SEND_Y, m, first)] += i == workload.n_components - 1
                 found[Action(i, Kind.RECV_Y, m, workload.n_components - 1)] += i == first
-        shares = any(i in tie for tie in workload.ties) and bool(workload.scheme.matrix[i].any())
+        is_trained = any(workload.scheme.coefficients(age)[i].any() for age in (0, *workload.scheme.delayed))
+        shares = any(i in tie for tie in workload.ties) and is_trained
         found[Action(i, Kind.REDUCE_GRAD)] += shares or any(i in tie for tie in workload.head_ties)
         found[Action(i, Kind.GIVE)] += any(i == source for source, _ in workload.copies)
         found[Action(i, Kind.COPY)] += any(i == target for _, target in workload.copies)

@@ -62,6 +62,24 @@ def test_actions_are_named_where_there_is_room():
     assert crowded == ["one step: 3 units"]
 
 
+def test_late_passes_bear_the_age_of_their_batch():
+    """In two lines where one is too wide."""
+    figure = ib.draw(scheduled(ib.e2e(4).delay([1, 1, 1, 0]), 2))
+    assert {"F0", "W0~1", "I1~1", "I0", "W0"} <= set(labels(figure))
+    assert figure.legends[0].get_texts()[-1].get_text() == "~2  for the batch two steps before"
+    mixture = 0.5 * ib.pairwise(8) + 0.5 * ib.e2e(8).delay([3, 2, 2, 2, 1, 1, 1, 0])
+    found = labels(ib.draw(scheduled(mixture, 2)))
+    assert "W0.1~2" in found
+    assert "W0.1\n~2" in found
+    boxes = [text for text in found if text[0] in "FIWB"]
+    assert len(boxes) > 200
+
+
+def test_without_late_passes_the_legend_knows_no_ages():
+    legend = ib.draw(scheduled(ib.e2e(4), 2)).legends[0]
+    assert not any("~" in text.get_text() for text in legend.get_texts())
+
+
 def test_costs_in_seconds_are_shown_in_milliseconds():
     seconds = ib.Costs([ib.ComponentCosts(0.001, 0, 0.001, 0.002, 0.002, split_weight=0.001)] * 4)
     axes = ib.draw(scheduled(ib.pairwise(4), 2, ranks=2), costs=seconds, in_seconds=True, steps=1).axes[0]

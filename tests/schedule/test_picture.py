@@ -58,6 +58,18 @@ def test_no_two_boxes_of_a_rank_overlap():
         assert all(a[1] <= b[0] + 0.11 for a, b in pairwise(spans))
 
 
+def test_late_passes_bear_the_age_of_their_batch():
+    late = ib.list_schedule(Workload.of(ib.e2e(4).delay([1, 1, 1, 0])), 2, range(4))
+    html = late._repr_html_()
+    assert ">W0~1</text>" in html
+    assert "~2  for the batch two steps before" in html
+    full = Counter(box.findtext(f"{SVG}title") for box in boxes(late) if box.get("fill-opacity") == "1.0")
+    assert full == timed_actions(late)
+    assert "~" not in ib.list_schedule(Workload.of(ib.e2e(4)), 2, range(4))._repr_html_()
+    mixture = 0.5 * ib.pairwise(8) + 0.5 * ib.e2e(8).delay([3, 2, 2, 2, 1, 1, 1, 0])
+    assert ">~1</text>" in ib.list_schedule(Workload.of(mixture), 2, range(8))._repr_html_()  # where W0.1~1 is too wide
+
+
 def test_an_evaluation_has_a_picture():
     assert len(boxes(ib.depth_first(Workload.evaluation([True] * 3)))) == 3
 

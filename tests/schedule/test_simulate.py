@@ -287,3 +287,59 @@ def test_shared_gradients_hold_up_the_update():
     assert simulation.message_bytes == (13, 10, 3)
     assert simulate(schedule, ib.Costs([ib.ComponentCosts(shared_bytes=3)] * 3, bandwidth=1)).step_time == 8
     assert simulate(schedule, ib.Costs([ib.ComponentCosts(shared_bytes=3)] * 3, latency=1)).step_time == 8
+
+
+def test_late_passes_keep_graphs_and_the_weights_that_they_were_made_with():
+    """A graph of 10, 100 or 1000 bytes, weights and gradients of 7, 5 or 3.
+
+    Rank 0 ends the passes of a batch two steps later: at its W it has three graphs, the weights before two updates,
+    and a gradient. Rank 1 has two graphs, those before one update, and a gradient. Rank 2 is never late.
+    """
+    schedule = rows(
+        ib.e2e(3).delay([2, 1, 0]),
+        "0F0 0SEND_F0 0RECV_B0~2 0W0~2 0U",
+        "1RECV_F0 1F0 1SEND_F0 1RECV_B0~1 1I0~1 1SEND_B0~1 1W0~1 1U",
+        "2RECV_F0 2F0 2L0 2I0 2SEND_B0 2W0 2U",
+    )
+    sizes = ((10, 7), (100, 5), (1000, 3))
+    simulation = simulate(schedule, ib.Costs([ib.ComponentCosts(saved_bytes=s, gradient_bytes=g) for s, g in sizes]))
+    assert simulation.peak_graphs == (3, 2, 1)
+    assert simulation.peak_bytes == (3 * 10 + 2 * 7 + 7, 2 * 100 + 5 + 5, 1000 + 3)
+
+
+def test_a_late_stream_keeps_the_graph_of_fresh_credit():
+    """Component 1 learns from its own loss at once, and hands down two steps later what component 2 has sent."""
+    schedule = rows(
+        ib.Scheme([[0, 0, 0], [0, 1, 0], [0, 0, 0]], delayed={2: [[0, 0, 1], [0, 0, 0], [0, 0, 0]]}),
+        "0F0 0SEND_F0 0RECV_B0~2 0W0~2 0U",
+        "1RECV_F0 1F0 1SEND_F0 1L0 1W0 1RECV_B0~2 1I0~2 1SEND_B0~2 1U",
+        "2RECV_F0 2F0 2L0 2I0 2SEND_B0",
+    )
+    simulation = simulate(schedule, ib.Costs([ib.ComponentCosts(saved_bytes=10, gradient_bytes=7)] * 3))
+    assert simulation.peak_graphs == (3, 3, 1)
+    assert simulation.peak_bytes[1] == 3 * 10 + 7 + 2 * 7
+
+
+def test_two_graphs_of_a_batch_keep_its_weights_once():
+    """Two micro-batches, a step late: four graphs at the second F, and the weights before the last update."""
+    schedule = rows(ib.e2e(1).delay(1), "0F0 0L0 0F1 0L1 0W0~1 0W1~1 0U", m=2)
+    costs = ib.Costs([ib.ComponentCosts(saved_bytes=10, gradient_bytes=7)])
+    simulation = simulate(schedule, costs)
+    assert simulation.peak_graphs == (4,)
+    # At W0: all four graphs, the gradient, and the past weights.
+    assert simulation.peak_bytes == (4 * 10 + 7 + 7,)
+
+
+def test_gradients_that_are_not_due_wait():
+    """In one process all passes are carried out at once: at B of component 2 there are three graphs and its gradient,
+    that of component 1 of the step before, and those of component 0 of two."""
+    costs = ib.Costs([ib.ComponentCosts(saved_bytes=s, gradient_bytes=g) for s, g in ((10, 7), (100, 5), (1000, 3))])
+    schedule = ib.depth_first(Workload.of(ib.e2e(3).delay([2, 1, 0])))
+    assert simulate(schedule, costs).peak_bytes == (1110 + 3 + 5 + 2 * 7,)
+
+
+def test_a_gradient_for_several_updates_waits_for_the_last_of_them():
+    costs = ib.Costs([ib.ComponentCosts(saved_bytes=10, gradient_bytes=7)])
+    schedule = ib.depth_first(Workload.of(ib.e2e(1) + ib.e2e(1).delay(2)))
+    assert [str(action) for _, action in schedule] == ["0F0", "0L0", "0W0", "0U"]
+    assert simulate(schedule, costs).peak_bytes == (10 + 3 * 7,)
