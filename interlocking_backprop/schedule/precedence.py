@@ -142,7 +142,10 @@ class Precedence:
             n, before = self._numbers[source], dependencies.steps_before(action, source)
             if self.rank[n] != dependencies.placement[i] and dependencies.n_messages(send):
                 occupancy = self._costs.occupancy(send)
-                self._sent[n] = (send.kind, dependencies.n_messages(send) * occupancy)
+                n_sent = dependencies.n_messages(send)
+                if send.kind is Kind.SEND_Y:  # one for each rank; here all of them arrive with the last
+                    n_sent = len(dependencies.output_receivers)
+                self._sent[n] = (send.kind, n_sent * occupancy)
                 yield Wait(n, before, occupancy)
             else:
                 yield Wait(n, before, None)
