@@ -16,6 +16,8 @@ from interlocking_backprop.common.fields import LARGEST
 
 Array = npt.NDArray[np.float64]
 
+MOST_AGE = 1000
+
 
 def checked_matrix(matrix: Any, age: int = 0) -> Array:
     """The matrix of an age as a read-only array, shape (K, K).
@@ -59,7 +61,7 @@ def checked_delayed(delayed: Any, n_components: int) -> dict[int, Array]:
     """The matrices of the ages above 0, in ascending order, without those that are zero.
 
     Raises:
-        ValueError: if an age is no whole number of at least 1, or a matrix is not one for so many components.
+        ValueError: if an age is no whole number from 1 to `MOST_AGE`, or a matrix is not one for so many components.
     """
     if not isinstance(delayed, Mapping):
         raise ValueError(f"delayed is {delayed!r}; expected a matrix for each age, e.g. delayed={{1: matrix}}.")
@@ -68,6 +70,11 @@ def checked_delayed(delayed: Any, n_components: int) -> dict[int, Array]:
         if not is_whole(age):
             remedy = "; what is not delayed is the matrix itself" if age == 0 else ", the steps of the delay"
             raise ValueError(f"delayed has the age {age!r}; expected whole numbers of at least 1{remedy}.")
+        if age > MOST_AGE:
+            raise ValueError(
+                f"the scheme has the age {age}; expected at most {MOST_AGE} steps, for nothing is learned from credit "
+                "that is so late, and all that waits for it is kept."
+            )
         array = checked_matrix(matrix, int(age))
         if len(array) != n_components:
             raise ValueError(

@@ -24,7 +24,7 @@ LeastDelays = Callable[["Scheme"], Sequence[int]]
 """Gives the least delay of each component; `interlocking_backprop.least_delays` with its number of micro-batches."""
 
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*\*")
-_DELAYS = re.compile(r"\s*~\s*([0-9]{1,9}(?:\.[0-9]{1,9})*)?")
+_DELAYS = re.compile(r"\s*~\s*([0-9]{1,4000}(?:\.[0-9]{1,4000})*)?")
 _PART = re.compile(r"[^+*~()]+")
 _DEEPEST = 50
 

@@ -177,3 +177,9 @@ def test_bad_sums_and_multiples_are_rejected():
 def test_bad_json_is_rejected(text):
     with pytest.raises(ValueError, match=r"expected|not a scheme in JSON"):
         ib.Scheme.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["e2e~1001", "e2e~99999999999", "e2e~600~600"])
+def test_ages_beyond_all_reason_are_refused_at_once(text):
+    with pytest.raises(ValueError, match="expected at most 1000 steps"):
+        ib.parse_scheme(text, 4)
