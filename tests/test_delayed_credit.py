@@ -223,3 +223,17 @@ def test_a_copy_takes_the_credit_under_way_with_it(has_devices):
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         assert p is not q
         assert torch.equal(p, q)
+
+
+def test_credit_under_way_survives_a_change_of_devices():
+    nets, heads = mlp_components(4)
+    others = deepcopy((nets, heads))
+    scheme = ib.e2e(4).delay([3, 2, 1, 0])
+    model, expected = (ib.build_model(*parts, scheme, sgd, F.mse_loss, seed=SEED) for parts in ((nets, heads), others))
+    for n, (x, target) in enumerate(batches(9, 7)):
+        if n in (2, 5):
+            model.enable_model_parallel(["cpu"] * 4)
+        model.training_step(x, target)
+        expected.training_step(x, target)
+    for p, q in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(p, q)

@@ -137,7 +137,7 @@ class OneProcess:
         return [self._posts.pop(key)] if key in self._posts else None
 
     def close(self) -> None:
-        """There is nothing to end."""
+        self.settle()
 
     def _made(self, workload: Workload, n_microbatches: int, devices: tuple[torch.device, ...]) -> Program:
         transport = None
